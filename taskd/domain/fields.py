@@ -1,0 +1,285 @@
+"""Declared fields: one declaration checks a value and describes it to clients.
+
+A field takes a JSON value (or, from a query string, its text), gives back the value that taskd works with, and says
+what is wrong otherwise. Its `schema()` is the JSON Schema that goes into OpenAPI, so that documentation and
+check can't come apart. Nothing here raises for a bad value: it returns a `Bad`, and the form collects them all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from taskd.domain.codec import MAX_DEPTH, Repeated, dump_json
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """What is wrong with a value, as the end of a sentence that begins with the field's name."""
+
+    message: str
+
+
+class Field(Protocol):
+    """Checks one value."""
+
+    def check(self, value: Any) -> Any:
+        """Return the value to work with, or a `Bad`."""
+
+    def read(self, text: str) -> Any:
+        """Return the value to work with, from the text of a query parameter, or a `Bad`."""
+
+    def schema(self) -> Schema:
+        """Return its JSON Schema."""
+
+
+def text_fault(text: str) -> str | None:
+    """Return what makes a string impossible to store, or None."""
+    if "\0" in text:
+        return "must not contain NUL"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "must be valid Unicode, without lone surrogates or bytes that are no UTF-8"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string of `shortest` to `longest` characters (code points), that matches `pattern` as a whole."""
+
+    shortest: int
+    longest: int
+    pattern: str | None = None
+
+    def check(self, value: Any) -> str | Bad:
+        if not isinstance(value, str):
+            return Bad("must be a string")
+        if fault := text_fault(value):
+            return Bad(fault)
+        if self.pattern is not None and not re.fullmatch(self.pattern, value):
+            return Bad(f"must match {self.pattern}")
+        if not self.shortest <= len(value) <= self.longest:
+            return Bad(f"must be {self.shortest} to {self.longest} characters long, not {len(value)}")
+        return value
+
+    read = check
+
+    def schema(self) -> Schema:
+        schema: Schema = {"type": "string", "minLength": self.shortest, "maxLength": self.longest}
+        schema["pattern"] = f"^{self.pattern}$" if self.pattern else "^[^\\u0000]*$"
+        return schema
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """A whole number from `least` to `most`; 5.0 is one too, as JSON Schema has it."""
+
+    least: int
+    most: int
+
+    def check(self, value: Any) -> int | Bad:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            return Bad("must be an integer")
+        if not self.least <= value <= self.most:
+            return Bad(f"must be between {self.least} and {self.most}")
+        return value
+
+    def read(self, text: str) -> int | Bad:
+        # int() would take spaces, underscores and other scripts' digits.
+        if not re.fullmatch("-?[0-9]{1,20}", text, re.ASCII):
+            return Bad("must be an integer")
+        return self.check(int(text))
+
+    def schema(self) -> Schema:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A finite number above `above`, up to `most`."""
+
+    above: float
+    most: float
+
+    def check(self, value: Any) -> float | Bad:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return Bad("must be a number")
+        # Also false for NaN.
+        if not self.above < value <= self.most:
+            return Bad(f"must be above {self.above:g} and at most {self.most:.12g}")
+        return float(value) or Bad(f"must be above {self.above:g}")
+
+    def read(self, text: str) -> float | Bad:
+        if not re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", text, re.ASCII):
+            return Bad("must be a number")
+        return self.check(float(text))
+
+    def schema(self) -> Schema:
+        return {"type": "number", "exclusiveMinimum": self.above, "maximum": self.most}
+
+
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """An RFC 3339 time; digits beyond microseconds are cut off, a leap second is the second after it."""
+
+    def check(self, value: Any) -> datetime | Bad:
+        if not isinstance(value, str):
+            return Bad("must be a string with an RFC 3339 time")
+        match = _RFC3339.fullmatch(value)
+        if match is None:
+            return Bad("must be an RFC 3339 time, 2026-01-31T12:00:00Z for example")
+        date, minute, second, fraction, zone = match.groups()
+        leap = second == "60"
+        text = f"{date}T{minute}:{'59' if leap else second}{(fraction or '.0')[:7]:0<7}{zone.upper()}"
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC) + timedelta(seconds=leap)
+        except (ValueError, OverflowError):
+            return Bad("must be a time that exists, from year 1 to 9999")
+
+    read = check
+
+    def schema(self) -> Schema:
+        return {"type": "string", "format": "date-time"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some strings."""
+
+    values: tuple[str, ...]
+
+    def check(self, value: Any) -> str | Bad:
+        if not isinstance(value, str) or value not in self.values:
+            return Bad(f"must be one of: {', '.join(self.values)}")
+        return value
+
+    read = check
+
+    def schema(self) -> Schema:
+        return {"type": "string", "enum": list(self.values)}
+
+
+@dataclass(frozen=True, slots=True)
+class Id:
+    """A UUID in its usual form of 36 characters."""
+
+    def check(self, value: Any) -> UUID | Bad:
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", value):
+            return Bad("must be a UUID")
+        return UUID(value)
+
+    read = check
+
+    def schema(self) -> Schema:
+        return {"type": "string", "format": "uuid"}
+
+
+LEAST_INTEGER = -(2**63)
+MOST_INTEGER = 2**64 - 1
+
+
+def json_fault(value: Any, place: str = "", depth: int = 1) -> str | None:
+    """Return what makes a parsed JSON value impossible to store and give back exactly, or None."""
+    if depth > MAX_DEPTH:
+        return f"must not be nested deeper than {MAX_DEPTH}"
+    at = f", at {place}" if place else ""
+    if isinstance(value, str):
+        fault = text_fault(value)
+        return fault and fault + at
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"must hold finite numbers only{at}"
+    if isinstance(value, int):
+        return None if LEAST_INTEGER <= value <= MOST_INTEGER else f"must hold integers of at most 64 bits{at}"
+    if isinstance(value, list):
+        faults = (json_fault(item, f"{place}[{n}]", depth + 1) for n, item in enumerate(value))
+        return next(filter(None, faults), None)
+    if isinstance(value, dict):
+        return _object_fault(value, place, depth, at)
+    return None
+
+
+def _object_fault(value: dict[str, Any], place: str, depth: int, at: str) -> str | None:
+    if isinstance(value, Repeated):
+        return f"must not give the key {value.key!a} twice{at}"
+    for key, item in value.items():
+        if fault := text_fault(key):
+            return f"{fault}, in the key {key!a}"
+        if fault := json_fault(item, f"{place}.{key}" if place else key, depth + 1):
+            return fault
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObject:
+    """A JSON object of at most `most_bytes` as compact UTF-8; comes out as that text."""
+
+    most_bytes: int
+
+    def check(self, value: Any) -> str | Bad:
+        if not isinstance(value, dict):
+            return Bad("must be a JSON object")
+        if fault := json_fault(value):
+            return Bad(fault)
+        text = dump_json(value)
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > self.most_bytes:
+            return Bad(f"must be at most {self.most_bytes} bytes as JSON, not {size}")
+        return text
+
+    def read(self, text: str) -> Bad:
+        return Bad("can't be given in a query")
+
+    def schema(self) -> Schema:
+        return {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list of `shortest` to `longest` items, each checked; in a query, a parameter that may be repeated."""
+
+    item: Field
+    shortest: int
+    longest: int
+
+    def check(self, value: Any) -> tuple[Any, ...] | Bad:
+        if not isinstance(value, list):
+            return Bad("must be a list")
+        return self._all([self.item.check(item) for item in value])
+
+    def read_all(self, texts: Sequence[str]) -> tuple[Any, ...] | Bad:
+        """Return the values of all occurrences of a query parameter, or a `Bad`."""
+        return self._all([self.item.read(text) for text in texts])
+
+    def read(self, text: str) -> tuple[Any, ...] | Bad:
+        return self.read_all([text])
+
+    def _all(self, items: list[Any]) -> tuple[Any, ...] | Bad:
+        if not self.shortest <= len(items) <= self.longest:
+            return Bad(f"must have {self.shortest} to {self.longest} items, not {len(items)}")
+        for item in items:
+            if isinstance(item, Bad):
+                return item
+        return tuple(items)
+
+    def schema(self) -> Schema:
+        return {
+            "type": "array",
+            "items": self.item.schema(),
+            "minItems": self.shortest,
+            "maxItems": self.longest,
+        }
