@@ -1,0 +1,101 @@
+"""What transports see of the service: as narrow as their need, and the same for a local and a remote one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from taskd.domain.event import Event, EventKey
+from taskd.domain.forms import TaskPatch
+from taskd.domain.model import ListQuery, NewTask, Page, Task, User
+
+
+class Tasks(Protocol):
+    """Every call respects owners: another user's task is `NotFound`. All raise `Unavailable` in an outage."""
+
+    async def create(self, user: User, draft: NewTask, key: str | None = None) -> Task:
+        """Create one task. The same idempotency `key`, owner and draft give the first answer again for 24 hours.
+
+        Raises:
+            KeyReused: the key came with another draft.
+        """
+
+    async def create_many(self, user: User, drafts: Sequence[NewTask], key: str | None = None) -> list[Task]:
+        """Create 1 to 1000 tasks, all or none, in their order."""
+
+    async def get(self, user: User, task_id: UUID) -> Task:
+        """Return one task, or raise `NotFound`."""
+
+    async def list(self, user: User, query: ListQuery) -> Page:
+        """Return one page of tasks."""
+
+    async def update(
+        self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None
+    ) -> Task:
+        """Change a task and return it.
+
+        Raises:
+            NotFound: no such task of this user.
+            StaleVersion: its version is not in `if_match`.
+            Conflict: it no longer waits, and the patch is not of title and description only.
+        """
+
+    async def delete(self, user: User, task_id: UUID, if_match: frozenset[int] | None = None) -> None:
+        """Remove a task; `Conflict` while it runs."""
+
+    async def cancel(self, user: User, task_id: UUID) -> Task:
+        """Cancel a task; a running one gets `cancel_requested_at` until its handler has stopped."""
+
+    async def retry(self, user: User, task_id: UUID) -> Task:
+        """Put a failed or cancelled task back to `new`, its attempts counted anew."""
+
+    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
+        """Return a task's events that are still kept, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a reader goes on; `recovered` False: events before `key` are gone, so it must read its tasks anew."""
+
+    key: EventKey
+    recovered: bool
+
+
+Listener = Callable[[Sequence[Event]], None]
+
+
+class Feed(Protocol):
+    """The event log as transports read it."""
+
+    @property
+    def position(self) -> EventKey:
+        """The key of the last event that was handed to listeners."""
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` in the event loop with each batch of new events; the answer ends that."""
+
+    async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
+        """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more."""
+
+    def cursor(self, key: EventKey) -> str:
+        """Return the opaque text of a place."""
+
+    async def resume(self, text: str) -> Resume:
+        """Return the place of a cursor's text; `Invalid` when it is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartHealth:
+    """Whether one part works, and what is to be said about it."""
+
+    ok: bool
+    detail: str
+
+
+class Health(Protocol):
+    """Whether the process is fit to be sent work."""
+
+    def ready(self) -> Mapping[str, PartHealth]:
+        """Return each part's health; the process is ready when all are ok."""
