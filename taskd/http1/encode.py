@@ -1,0 +1,66 @@
+"""Answers as bytes (RFC 9112 4 to 7)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""The interim answer to `Expect: 100-continue` (RFC 9110 15.2.1)."""
+
+LAST_CHUNK = b"0\r\n\r\n"
+"""Ends a body in chunked coding, without trailers."""
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def http_date(now: float) -> str:
+    """Return `now`, in seconds since 1970, as an IMF-fixdate (RFC 9110 5.6.7). The text of a second is made once."""
+    return _date(int(now))
+
+
+def response_head(status: int, headers: Iterable[tuple[str, str]], *, now: float) -> bytes:
+    """Return status line, `Date` and fields, up to and with the empty line.
+
+    Args:
+        status: 100 to 599. An unregistered one gets no reason phrase.
+        headers: names and values, written in the given order. The caller says how the body ends: `Content-Length`,
+            `Transfer-Encoding`, or neither.
+        now: the time for `Date`, in seconds since 1970.
+
+    Raises:
+        ValueError: a status out of range, a name that is no token, or a value with a control byte or with a character
+            beyond Latin-1. Nothing that a client sent can split an answer (RFC 9110 5.5).
+    """
+    if not 100 <= status <= 599:
+        raise ValueError("status out of range")
+    lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n", "Date: ", http_date(now), "\r\n"]
+    for name, value in headers:
+        if _NAME.fullmatch(name) is None:
+            raise ValueError("field name is not a token")
+        if _BAD_IN_VALUE.search(value) is not None:
+            raise ValueError(f"value of {name} has a control character")
+        lines += (name, ": ", value, "\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode("latin-1")
+
+
+def chunk(data: bytes) -> bytes:
+    """Return `data`, which must not be empty, as one chunk (RFC 9112 7.1).
+
+    Raises:
+        ValueError: `data` is empty; an empty chunk would end the body.
+    """
+    if not data:
+        raise ValueError("an empty chunk ends the body")
+    return b"%x\r\n%b\r\n" % (len(data), data)

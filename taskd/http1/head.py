@@ -1,0 +1,229 @@
+"""The head of a request: request line and fields, checked as a whole.
+
+The rules are those of RFC 9112 with every leniency that it allows a server left out, since each has been used to
+make two parsers in a row see different requests. A head that gets through here has exactly one reading.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from taskd.http1.limits import BadRequest, Limits
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_NAME = re.compile(_TOKEN)
+# RFC 9112 3: one SP between the parts. The target is any visible ASCII: clients send `"` and `|` as they are. But a
+# `#` never belongs to a target (RFC 9110 7.1), and readers differ on what it does.
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~]+) HTTP/([0-9])\.([0-9])')
+# RFC 3986 3.2.2 and 3.2.3, without user information, which RFC 9110 4.2.4 says to treat as an error.
+_AUTHORITY = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+_HOST = re.compile(_AUTHORITY)
+_ABSOLUTE = re.compile(rb"https?://(" + _AUTHORITY + rb")(?:[/?].*)?", re.IGNORECASE)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
+_LENGTH_DIGITS = 20  # as h11: more can't be meant, whatever the zeros in front
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request's head, read and checked. Values are immutable, so one may be handed out many times.
+
+    Args:
+        method: as sent; one of those of RFC 9110 9.3 and PATCH, save CONNECT.
+        target: as sent, in origin-form, absolute-form, or `*` for OPTIONS; see `taskd.http1.target.split`.
+        version: `(1, 0)` or `(1, 1)`.
+        headers: fields in order, names in lower case, values without the whitespace around them.
+        raw: the exact bytes of the head with its last empty line.
+        keep_alive: the client does not ask for the connection to end (RFC 9112 9.3).
+        content_length: the announced size in bytes, or None.
+        chunked: the body is in chunked coding. Neither this nor a length: there is no body.
+        expect_continue: the client waits for `100 Continue` before it sends the body (RFC 9110 10.1.1).
+        upgrade: the `Upgrade` field in lower case, if `Connection` names it (RFC 9110 7.8).
+    """
+
+    method: str
+    target: bytes
+    version: tuple[int, int]
+    headers: Fields
+    raw: bytes
+    keep_alive: bool
+    content_length: int | None
+    chunked: bool
+    expect_continue: bool
+    upgrade: bytes | None
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the value of the field `name` (in lower case), or None.
+
+        Lines of the same name are joined with `, ` (RFC 9110 5.3).
+        """
+        return _joined(self.headers, name)
+
+
+def _joined(fields: Fields, name: bytes) -> bytes | None:
+    found = [value for key, value in fields if key == name]
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else b", ".join(found)
+
+
+def parse_fields(lines: list[bytes], limits: Limits) -> Fields:
+    """Return the fields of `lines`, which hold no control bytes but HTAB (RFC 9112 5).
+
+    Raises:
+        BadRequest: 400 for a line that is no field; 431 for too many.
+    """
+    if len(lines) > limits.fields:
+        raise BadRequest(431, f"more than {limits.fields} fields")
+    fields = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        # RFC 9112 5.1: no whitespace before the colon; 5.2: no folded line, which begins with whitespace. Neither is
+        # a token.
+        if not colon or _NAME.fullmatch(name) is None:
+            raise BadRequest(400, "a field line is malformed")
+        fields.append((name.lower(), value.strip(b" \t")))
+    return tuple(fields)
+
+
+def _host(fields: Fields, target: bytes, version: tuple[int, int]) -> None:
+    """RFC 9112 3.2: exactly one valid Host in HTTP/1.1; at most one before."""
+    hosts = [value for name, value in fields if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version == (1, 1)):
+        raise BadRequest(400, "exactly one Host field is needed")
+    if hosts and _HOST.fullmatch(hosts[0]) is None:
+        raise BadRequest(400, "the Host field is malformed")
+    absolute = _ABSOLUTE.fullmatch(target)
+    # RFC 9112 3.2.2: Host repeats the target's authority. If it does not, somebody on the way was misled.
+    if absolute and hosts and absolute[1].lower() != hosts[0].lower():
+        raise BadRequest(400, "the Host field differs from the request target")
+
+
+def _target(method: str, target: bytes, limits: Limits) -> None:
+    """RFC 9112 3.2: the form of the target, as far as this server is concerned."""
+    if len(target) > limits.target:
+        raise BadRequest(414, f"the request target is longer than {limits.target} bytes")
+    if target.startswith(b"/") or (target == b"*" and method == "OPTIONS"):
+        return
+    if _ABSOLUTE.fullmatch(target) is None:
+        raise BadRequest(400, "the request target is malformed")
+
+
+def _framing(fields: Fields, version: tuple[int, int], limits: Limits) -> tuple[int | None, bool]:
+    """Return the content length and whether the body is chunked (RFC 9112 6)."""
+    lengths = [value for name, value in fields if name == b"content-length"]
+    coding = _joined(fields, b"transfer-encoding")
+    if coding is not None:
+        # RFC 9112 6.1: both, or coding in HTTP/1.0, is what request smuggling looks like.
+        if lengths or version < (1, 1):
+            raise BadRequest(400, "Transfer-Encoding is not allowed here")
+        _coding(coding)
+        return None, True
+    if not lengths:
+        return None, False
+    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _LENGTH_DIGITS:
+        raise BadRequest(400, "Content-Length is malformed")
+    length = int(lengths[0])
+    if length > limits.body:
+        raise BadRequest(413, f"the body is larger than {limits.body} bytes")
+    return length, False
+
+
+def _coding(value: bytes) -> None:
+    codings = [part.strip(b" \t").lower() for part in value.split(b",")]
+    if codings == [b"chunked"]:
+        return
+    # RFC 9112 6.3: chunked comes last and once, or the end of the body is anybody's guess.
+    if b"chunked" in codings[:-1] or not all(_NAME.fullmatch(part) for part in codings):
+        raise BadRequest(400, "Transfer-Encoding is malformed")
+    raise BadRequest(501, "the only transfer coding here is chunked")
+
+
+def _expectation(fields: Fields, version: tuple[int, int], has_body: bool) -> bool:
+    value = _joined(fields, b"expect")
+    if value is None or version < (1, 1):  # RFC 9110 10.1.1: ignored in HTTP/1.0
+        return False
+    if value.lower() != b"100-continue":
+        raise BadRequest(417, "the only expectation here is 100-continue")
+    return has_body
+
+
+def parse_head(raw: bytes, limits: Limits) -> Head:
+    """Read a complete head (RFC 9112 3 and 5, RFC 9110 7.2).
+
+    Args:
+        raw: from the method to the empty line, both included; no control bytes but CRLF and HTAB.
+        limits: bounds; the size of `raw` has been checked.
+
+    Raises:
+        BadRequest: 400, 413, 414, 417, 431, 501 or 505.
+    """
+    lines = raw[:-4].split(b"\r\n")
+    line = _REQUEST_LINE.fullmatch(lines[0])
+    if line is None:
+        raise BadRequest(400, "the request line is malformed")
+    method, target = line[1].decode("ascii"), line[2]
+    version = (int(line[3]), int(line[4]))
+    if version not in ((1, 0), (1, 1)):
+        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    # RFC 9110 9.1. CONNECT is for proxies, and what follows it is no HTTP.
+    if method not in _METHODS:
+        raise BadRequest(501, "the method is not implemented")
+    _target(method, target, limits)
+    fields = parse_fields(lines[1:], limits)
+    _host(fields, target, version)
+    content_length, chunked = _framing(fields, version, limits)
+    connection = _joined(fields, b"connection") or b""
+    options = {option.strip(b" \t") for option in connection.lower().split(b",")}
+    upgrade = _joined(fields, b"upgrade") if b"upgrade" in options and version == (1, 1) else None
+    return Head(
+        method=method,
+        target=target,
+        version=version,
+        headers=fields,
+        raw=raw,
+        keep_alive=b"close" not in options and (version == (1, 1) or b"keep-alive" in options),
+        content_length=content_length,
+        chunked=chunked,
+        expect_continue=_expectation(fields, version, chunked or bool(content_length)),
+        upgrade=None if upgrade is None else upgrade.lower(),
+    )
+
+
+class HeadMemo:
+    """Heads already read, by their exact bytes: a keep-alive client repeats itself.
+
+    Bounded in entries and in the size of each, so at most 1 MiB of raw heads with the defaults; the oldest goes first.
+    Only heads that were found good are kept.
+
+    Args:
+        limits: the bounds that all heads in it obey.
+        entries: how many are kept; 0 keeps none.
+        size: the longest head that is kept, in bytes.
+    """
+
+    def __init__(self, limits: Limits, *, entries: int = 512, size: int = 2048) -> None:
+        self._limits = limits
+        self._entries = entries
+        self._size = size
+        self._heads: dict[bytes, Head] = {}
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def read(self, raw: bytes) -> Head:
+        """Return the head that `raw` is; see `parse_head`.
+
+        Raises:
+            BadRequest: as `parse_head` does.
+        """
+        head = self._heads.get(raw)
+        if head is None:
+            head = parse_head(raw, self._limits)
+            if self._entries and len(raw) <= self._size:
+                if len(self._heads) >= self._entries:
+                    del self._heads[next(iter(self._heads))]
+                self._heads[raw] = head
+        return head
