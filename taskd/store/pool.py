@@ -1,0 +1,199 @@
+"""Connections to the database, and statements run on them.
+
+What goes wrong comes out as an error of taskd (`faults`): `Unavailable` when the database is away. Connections are
+made as they are needed, so the start waits for one at the most, and an outage heals with the next call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol
+
+import asyncpg
+
+from taskd.errors import ConfigError, Unavailable
+from taskd.store.faults import translated
+from taskd.store.statements import Statement
+
+COMMAND_TIMEOUT = 30.0
+"""Seconds for one statement, and for getting a connection; afterwards `Unavailable`."""
+
+Row = asyncpg.Record
+
+
+class Runner(Protocol):
+    """What runs statements: a `Database`, or a `Session` inside a transaction."""
+
+    async def fetch(self, statement: Statement | str, *args: Any) -> list[Row]:
+        """Return all rows."""
+
+    async def fetchrow(self, statement: Statement | str, *args: Any) -> Row | None:
+        """Return the first row, or None."""
+
+    async def fetchval(self, statement: Statement | str, *args: Any) -> Any:
+        """Return the first value of the first row, or None."""
+
+    async def execute(self, statement: Statement | str, *args: Any) -> None:
+        """Run a statement for its effect."""
+
+
+class Session:
+    """One connection inside a transaction. Methods as in `Runner`."""
+
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+        self._connection = connection
+
+    async def fetch(self, statement: Statement | str, *args: Any) -> list[Row]:
+        with _guarded(self._connection):
+            return await self._connection.fetch(_text(statement), *args)
+
+    async def fetchrow(self, statement: Statement | str, *args: Any) -> Row | None:
+        with _guarded(self._connection):
+            return await self._connection.fetchrow(_text(statement), *args)
+
+    async def fetchval(self, statement: Statement | str, *args: Any) -> Any:
+        with _guarded(self._connection):
+            return await self._connection.fetchval(_text(statement), *args)
+
+    async def execute(self, statement: Statement | str, *args: Any) -> None:
+        with _guarded(self._connection):
+            await self._connection.execute(_text(statement), *args)
+
+
+class Database:
+    """A pool of connections to one database. Call `open` first and `close` last.
+
+    Args:
+        url: `postgresql://…`, through a pooler or not.
+        min_size: connections that are made by `open`, which waits for them; the others come on demand.
+        max_size: connections at most. Who finds none free waits, up to `timeout`.
+        statement_cache: keep prepared statements on the connections; off for poolers that don't.
+        timeout: seconds for one statement, and for a connection.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        min_size: int = 1,
+        max_size: int = 10,
+        statement_cache: bool = True,
+        timeout: float = COMMAND_TIMEOUT,
+    ) -> None:
+        self._url = url
+        self._min_size = min(min_size, max_size)
+        self._max_size = max_size
+        self._statement_cache = statement_cache
+        self._timeout = timeout
+        self._pool: asyncpg.Pool[Row] | None = None
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are open, and how many of them are idle."""
+        return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
+
+    async def open(self) -> None:
+        """Make the first connection. Does nothing when open already.
+
+        Raises:
+            Unavailable: the database does not answer; a later call may go well.
+            ConfigError: the URL is none, or the server refuses its account or database.
+        """
+        if self._pool is not None:
+            return
+        try:
+            with translated():
+                self._pool = await asyncpg.create_pool(
+                    self._url,
+                    min_size=self._min_size,
+                    max_size=self._max_size,
+                    statement_cache_size=200 if self._statement_cache else 0,
+                    timeout=self._timeout,
+                    command_timeout=self._timeout,
+                    reset=_nothing_to_reset,
+                    server_settings=_server_settings(self._statement_cache),
+                )
+        except Unavailable as error:
+            refusal = error.__cause__
+            if isinstance(refusal, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
+                raise ConfigError(f"database_url: the server refuses it: {refusal}") from None
+            raise
+        except (asyncpg.ClientConfigurationError, ValueError) as error:
+            raise ConfigError(f"database_url: {error}") from None
+
+    async def close(self) -> None:
+        """Close all connections, when those in use are done, or after 5 s. Safe twice, and before `open`."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(5.0):
+                await pool.close()
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pool.terminate()
+
+    async def fetch(self, statement: Statement | str, *args: Any) -> list[Row]:
+        """Return all rows."""
+        async with self._connection() as connection:
+            return await connection.fetch(_text(statement), *args)
+
+    async def fetchrow(self, statement: Statement | str, *args: Any) -> Row | None:
+        """Return the first row, or None."""
+        async with self._connection() as connection:
+            return await connection.fetchrow(_text(statement), *args)
+
+    async def fetchval(self, statement: Statement | str, *args: Any) -> Any:
+        """Return the first value of the first row, or None."""
+        async with self._connection() as connection:
+            return await connection.fetchval(_text(statement), *args)
+
+    async def execute(self, statement: Statement | str, *args: Any) -> None:
+        """Run a statement for its effect."""
+        async with self._connection() as connection:
+            await connection.execute(_text(statement), *args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Run statements in one transaction (read committed): committed at the end, rolled back by an exception."""
+        async with self._connection() as connection, connection.transaction(isolation="read_committed"):
+            yield Session(connection)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
+        pool = self._pool
+        if pool is None or pool.is_closing():
+            raise Unavailable("the database is closed here")
+        with translated():
+            async with pool.acquire(timeout=self._timeout) as connection:
+                with _guarded(connection):
+                    yield connection
+
+
+@contextmanager
+def _guarded(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> Iterator[None]:
+    """Tell a connection that was lost from wrong use of one: asyncpg has one class for both."""
+    try:
+        with translated():
+            yield
+    except asyncpg.InterfaceError:
+        if connection.is_closed():
+            raise Unavailable("the connection to the database was lost") from None
+        raise
+
+
+def _text(statement: Statement | str) -> str:
+    return statement if isinstance(statement, str) else statement.text
+
+
+async def _nothing_to_reset(_: asyncpg.Connection[Row]) -> None:
+    """Spare the round trip that clears a session: no statement here leaves anything in one."""
+
+
+def _server_settings(direct: bool) -> dict[str, str]:
+    settings = {"application_name": "taskd"}
+    if direct:
+        # Small statements, run often: compiling them costs more than it ever saves. Poolers refuse the setting.
+        settings["jit"] = "off"
+    return settings
