@@ -1,0 +1,50 @@
+"""The commands: one file each, imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from taskd import __version__
+from taskd.errors import ConfigError, TaskdError, Unavailable
+
+COMMANDS = {
+    "demo": "run everything with an embedded PostgreSQL and sample handlers",
+    "serve": "run the server",
+    "migrate": "bring a database's schema up to date",
+    "check": "check the configuration and the database, and give advice",
+    "openapi": "print the OpenAPI document",
+}
+
+DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
+"""Exit codes."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="taskd", description="A task server in one small process.")
+    parser.add_argument("--version", action="version", version=f"taskd {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        # Only the command that runs is imported: a start should not wait for the others.
+        if words[:1] == [name]:
+            importlib.import_module(f"taskd.cli.{name}").add_arguments(command)
+    asked = parser.parse_args(words)
+    try:
+        code: int = importlib.import_module(f"taskd.cli.{asked.command}").run(asked)
+    except ConfigError as error:
+        print(f"taskd: {error}", file=sys.stderr)
+        return USAGE
+    except Unavailable as error:
+        print(f"taskd: {error}", file=sys.stderr)
+        return UNREACHABLE
+    except TaskdError as error:
+        print(f"taskd: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    return code

@@ -1,0 +1,200 @@
+"""The event log as this process reads it: one reader of the database, any number of readers of it.
+
+The feed asks the log for what is new whenever something says that there may be something: a write of this process,
+a notification of another one, or a few seconds gone by. What it gets it hands to its listeners, in order, and keeps
+the youngest part of it in a ring, so that a client that was away for a moment is served without the database.
+
+A listener is called in the event loop and must not block. Everything that follows the log is one: the sockets, the
+streams, the dispatcher's wake-up and the pool's cancellations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
+from taskd.domain.event import LOG_START, Event, EventKey
+from taskd.runtime.backoff import Backoff
+from taskd.runtime.service import Periodic
+from taskd.runtime.supervisor import Supervisor
+from taskd.service.ports import Listener, Resume
+from taskd.store.events import EventLog
+
+logger = logging.getLogger("taskd.feed")
+
+BATCH = 500
+"""Events of one read of the log."""
+
+POLL = 5.0
+"""Seconds after which the log is read though nothing asked for it: a lost notification costs no more than this."""
+
+PENDING_FIRST, PENDING_CAP = 0.002, 0.1
+"""Seconds between looks while committed events wait for an older transaction to end."""
+
+RING_EVENTS, RING_BYTES = 2_000, 4 * 1024 * 1024
+
+READERS = 2
+"""Reads of the past that run at once. A thousand clients that come back together must not take the whole pool."""
+
+_key = attrgetter("key")
+
+
+class Ring:
+    """The youngest events of the log, without a gap, bounded by number and by bytes of their JSON."""
+
+    def __init__(self, start: EventKey, events: int = RING_EVENTS, size: int = RING_BYTES) -> None:
+        self.start = start
+        """The key behind which the ring is complete."""
+        self._events: deque[Event] = deque()
+        self._limit = events
+        self._size_limit = size
+        self._size = 0
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Append the log's next events."""
+        for event in events:
+            self._events.append(event)
+            self._size += len(event.json)
+        while self._events and (len(self._events) > self._limit or self._size > self._size_limit):
+            oldest = self._events.popleft()
+            self._size -= len(oldest.json)
+            self.start = oldest.key
+
+    def read(self, after: EventKey, limit: int) -> list[Event] | None:
+        """Return up to `limit` events behind `after`, or None when the ring does not reach back so far."""
+        if after < self.start:
+            return None
+        first = bisect_right(self._events, after, key=_key)
+        return [self._events[n] for n in range(first, min(first + limit, len(self._events)))]
+
+
+class LogFeed:
+    """Follows the log of one database for one process; implements `ports.Feed`.
+
+    Call `start` once the database answers, `wake` after each commit, `stop` at the end.
+    """
+
+    def __init__(self, log: EventLog, supervisor: Supervisor, *, poll: float = POLL) -> None:
+        self._log = log
+        self._poll = poll
+        self._epoch = b""
+        self._position = LOG_START
+        self._ring = Ring(LOG_START)
+        self._listeners: list[Listener] = []
+        self._on_reset: list[Callable[[], None]] = []
+        self._readers = asyncio.Semaphore(READERS)
+        self._pending = Backoff(PENDING_FIRST, PENDING_CAP)
+        self._stale = False
+        self._service = Periodic("feed", self.run_once, supervisor, Backoff(0.1, 2.0))
+
+    @property
+    def position(self) -> EventKey:
+        """The key of the last event that was handed to listeners."""
+        return self._position
+
+    @property
+    def fault(self) -> str | None:
+        """Why the log can't be followed now, or None."""
+        return self._service.fault
+
+    async def start(self) -> None:
+        """Begin at the log's present end.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        await self._begin()
+        self._service.start()
+
+    async def stop(self) -> None:
+        """Follow the log no longer. Safe twice, and before `start`."""
+        await self._service.stop()
+
+    def wake(self) -> None:
+        """Say that there may be new events."""
+        self._service.wake()
+
+    def doubt(self) -> None:
+        """Say that the connection was lost: what answers next may be another database, or an older state of it."""
+        self._stale = True
+        self._service.wake()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with each batch of new events; the answer ends that. Safe twice."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the log turned out to be another one, and all who follow it must begin anew."""
+        self._on_reset.append(callback)
+
+    async def run_once(self) -> float:
+        """Read what is new and hand it on; return the seconds until the next look."""
+        if self._stale:
+            await self._check_epoch()
+        batch = await self._log.read(self._position, BATCH)
+        if batch.events:
+            self._hand_on(batch.events)
+            self._pending.reset()
+        if len(batch.events) == BATCH:
+            return 0.0
+        if batch.pending:
+            return self._pending.next()
+        self._pending.reset()
+        return self._poll
+
+    async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
+        """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more."""
+        recent = self._ring.read(after, limit)
+        if recent is not None:
+            return recent
+        async with self._readers:
+            return (await self._log.read(after, limit)).events
+
+    def cursor(self, key: EventKey) -> str:
+        """Return the opaque text of a place."""
+        return encode_log_cursor(LogCursor(self._epoch, key))
+
+    async def resume(self, text: str) -> Resume:
+        """Return the place of a cursor's text.
+
+        Raises:
+            Invalid: it is no cursor.
+        """
+        cursor = decode_log_cursor(text)
+        if cursor.epoch == self._epoch and self._ring.start <= cursor.key <= self._position:
+            return Resume(cursor.key, recovered=True)
+        place = await self._log.place()
+        if cursor.epoch == place.epoch and place.floor <= cursor.key <= max(place.end, self._position):
+            return Resume(cursor.key, recovered=True)
+        return Resume(self._position, recovered=False)
+
+    def _hand_on(self, events: Sequence[Event]) -> None:
+        self._ring.extend(events)
+        self._position = events[-1].key
+        for listener in tuple(self._listeners):
+            listener(events)
+
+    async def _begin(self) -> None:
+        place = await self._log.place()
+        self._epoch, self._position = place.epoch, place.end
+        self._ring = Ring(place.end)
+
+    async def _check_epoch(self) -> None:
+        place = await self._log.place()
+        if place.epoch != self._epoch or place.end < self._position:
+            logger.error("the database is not the one that was read before; all readers must begin anew")
+            await self._begin()
+            for callback in tuple(self._on_reset):
+                callback()
+        self._stale = False

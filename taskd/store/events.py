@@ -1,0 +1,61 @@
+"""The event log, read in an order that all readers share and that never skips a slow transaction.
+
+An event's key is `(xid, seq)`. `xid` is the id of the transaction that wrote it, or that of the task's event before
+if that is greater; `seq` is drawn from a sequence once the task's row is locked. So a task's keys grow with its
+versions, whichever transactions write them.
+
+A reader takes only events with `xid` below the oldest transaction that is still open (`xmin` of its snapshot). Any
+event that is committed later belongs to a transaction that was open then, or begun after, so its `xid` is at or above
+that mark: nothing can appear behind a place that a reader has passed. The price is that one long transaction that
+writes, of whatever program in this database cluster, holds back the news (not the work) until it ends.
+
+Considered and refused: a plain sequence (numbers are drawn in one order and committed in another, so readers miss
+some), a lock around each write (orders everything, and serializes all writers), logical decoding (an extension's
+worth of permissions and a slot that fills the disk when nobody reads).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskd.domain.event import Event, EventKey
+from taskd.store.pool import Database
+from taskd.store.rows import event_of
+from taskd.store.statements import load
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events in order; `pending` says that others are committed and wait for an older transaction to end."""
+
+    events: tuple[Event, ...]
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which log this is (`epoch`, 8 bytes), the greatest key that was dropped from it, and its present end."""
+
+    epoch: bytes
+    floor: EventKey
+    end: EventKey
+
+
+class EventLog:
+    """Reads the log of one database. Every method raises `Unavailable` when it is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._read = load("events")["read"]
+        self._place = load("events")["place"]
+
+    async def read(self, after: EventKey, limit: int) -> Batch:
+        """Return up to `limit` events behind `after`; fewer mean that no more can be read yet."""
+        rows = await self._database.fetch(self._read, str(after.xid), after.seq, limit)
+        return Batch(tuple(event_of(row) for row in rows if row["xid"] is not None), rows[0]["pending"])
+
+    async def place(self) -> Place:
+        """Return where the log begins and ends now."""
+        row = await self._database.fetchrow(self._place)
+        assert row is not None, "a migrated database has one row in meta"
+        return Place(row["epoch"], EventKey(row["floor_xid"], row["floor_seq"]), EventKey(row["xmin"], 0))

@@ -1,0 +1,117 @@
+"""taskd as its users meet it: in this process, or as a process of its own, on a database of the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import urllib.parse
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+
+from taskd import Taskd
+from tests.waiting import eventually
+
+
+@dataclass
+class Server:
+    """Where a server is, and clients of it."""
+
+    address: str
+    app: Taskd | None = None
+    process: asyncio.subprocess.Process | None = None
+    output: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def client(self, user: str = "ann", **options: Any) -> httpx.AsyncClient:
+        """Return an HTTP client of one user."""
+        return httpx.AsyncClient(base_url=self.url, headers={"X-Taskd-User": user}, timeout=60, **options)
+
+    def socket(self, user: str = "ann", **query: str) -> connect:
+        """Return a WebSocket connection to be entered."""
+        text = urllib.parse.urlencode({"user": user, **query})
+        return connect(f"ws://{self.address}/ws?{text}", max_size=None, ping_interval=None)
+
+    async def ready(self) -> bool:
+        """Return whether it says that it is ready."""
+        async with self.client() as client:
+            try:
+                return (await client.get("/readyz")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+    async def kill(self) -> None:
+        """End the process without warning."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+
+    async def terminate(self) -> int:
+        """Ask the process to end, and return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return await self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def embedded(database_url: str, app: Taskd | None = None, **settings: Any) -> AsyncIterator[Server]:
+    """Run a Taskd in this loop."""
+    settings = {"auth": "none", "http": "127.0.0.1:0", "grpc": "off", "cache": "off"} | settings
+    app = app or Taskd(database_url=database_url, **settings)
+    async with app:
+        assert app.http_address is not None
+        yield Server(app.http_address, app)
+
+
+async def start(database_url: str, *flags: str, handlers: str = "taskd.worker.samples") -> Server:
+    """Start `taskd serve` as a process, and return it once it is ready."""
+    command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", "none"]
+    command += ["--http", "127.0.0.1:0", "--grpc", "off", "--log", "json", *flags]
+    if handlers:
+        command += ["--handlers", handlers]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    server = Server("", process=process)
+    assert process.stderr is not None
+    while not server.address:
+        line = (await process.stderr.readline()).decode()
+        assert line, f"taskd ended at its start: {''.join(server.output)}"
+        server.output.append(line)
+        found = re.search(r"http://(127\.0\.0\.1:\d+)", line)
+        server.address = found[1] if found else ""
+    server.reader = asyncio.create_task(_drain(process.stderr, server.output))  # type: ignore[attr-defined]
+    await eventually(server.ready)
+    return server
+
+
+async def _drain(stream: asyncio.StreamReader, output: list[str]) -> None:
+    while line := await stream.readline():
+        output.append(line.decode())
+
+
+@contextlib.asynccontextmanager
+async def served(database_url: str, *flags: str, handlers: str = "taskd.worker.samples") -> AsyncIterator[Server]:
+    """Run `taskd serve` as a process, and kill it at the end if it still runs."""
+    server = await start(database_url, *flags, handlers=handlers)
+    try:
+        yield server
+    finally:
+        await server.kill()
+
+
+async def receive(socket: ClientConnection, within: float = 30) -> dict[str, Any]:
+    """Return the next frame of a socket."""
+    async with asyncio.timeout(within):
+        message: dict[str, Any] = json.loads(await socket.recv())
+    return message
