@@ -4,7 +4,7 @@
 -- What is behind a key, in the order that all readers share. Rows at or above the snapshot's xmin are left for later:
 -- a transaction that is still open may yet commit events before them. `pending` says that there are such rows, so
 -- that the reader looks again soon and not at its next poll. One row with a null key when there is nothing to read.
-SELECT s.pending, e.*
+SELECT e.*, s.pending
 FROM (
     SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin,
            EXISTS (SELECT FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())) AS pending

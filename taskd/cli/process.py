@@ -1,0 +1,59 @@
+"""One server as a process: it runs until a signal, or until a part of it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+
+from taskd.app import Taskd
+
+logger = logging.getLogger("taskd")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def run_until_signal(app: Taskd, started: Callable[[], Awaitable[None]]) -> int:
+    """Start `app`, call `started`, and stop in order at the first signal; a second one waits for nothing.
+
+    Returns the exit code: 0, or 1 when a part died.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if asked.is_set():
+            logger.warning("%s again: not waiting for running tasks", number.name)
+            app.hurry()
+        else:
+            logger.info("%s: stopping", number.name)
+            asked.set()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await _run(app, started, asked)
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _run(app: Taskd, started: Callable[[], Awaitable[None]], asked: asyncio.Event) -> int:
+    signalled = asyncio.ensure_future(asked.wait())
+    starting = asyncio.ensure_future(app.start())
+    try:
+        await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return 0
+        await starting
+        await started()
+        await asyncio.wait({signalled, app.failed}, return_when=asyncio.FIRST_COMPLETED)
+        return 1 if app.failed.done() else 0
+    finally:
+        for future in (starting, signalled):
+            future.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await future
+        await app.stop()

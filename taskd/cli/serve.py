@@ -1,0 +1,30 @@
+"""`taskd serve`: the server, in the role that the settings give it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+
+from taskd import config, log
+from taskd.app import Taskd
+from taskd.cli.process import run_until_signal
+
+logger = logging.getLogger("taskd")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting."""
+    config.add_flags(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    settings = config.from_command_line(asked)
+    log.setup(settings.log, settings.log_level)
+    app = Taskd.with_settings(settings)
+
+    async def started() -> None:
+        logger.info("serving on http://%s", app.http_address)
+
+    return asyncio.run(run_until_signal(app, started))

@@ -1,0 +1,158 @@
+"""The feed on a real log: what it hands on, what it remembers, what it does when the database is another one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from taskd.domain.cursor import LogCursor, encode_log_cursor
+from taskd.domain.event import Event, EventKey
+from taskd.domain.model import NewTask
+from taskd.errors import Invalid
+from taskd.runtime.supervisor import Supervisor
+from taskd.service.feed import LogFeed
+from taskd.service.ports import Resume
+from taskd.store.events import EventLog
+from taskd.store.pool import Database
+from taskd.store.tasks import TaskStore
+from tests.waiting import eventually
+
+
+class World:
+    """A feed, a store that writes to its log, and what the feed handed on."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.database = Database(url)
+        self.store = TaskStore(self.database)
+        self.supervisor = Supervisor()
+        self.log = EventLog(self.database)
+        # An hour between polls: whatever is seen was asked for.
+        self.feed = LogFeed(self.log, self.supervisor, poll=3600)
+        self.seen: list[Event] = []
+        self.feed.subscribe(self.seen.extend)
+
+    async def create(self, title: str) -> None:
+        await self.store.insert([("ann", NewTask(title=title))])
+        self.feed.wake()
+
+    @property
+    def titles(self) -> list[str]:
+        return [event.task.title for event in self.seen]
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    found = World(database_url)
+    await found.database.open()
+    yield found
+    await found.feed.stop()
+    await found.supervisor.stop()
+    await found.database.close()
+
+
+async def test_it_begins_at_the_logs_end_and_hands_on_what_comes(world: World) -> None:
+    await world.create("before")
+    await world.feed.start()
+    await world.create("first")
+    await world.create("second")
+    await eventually(lambda: world.titles == ["first", "second"])
+    assert world.feed.position == world.seen[-1].key
+
+
+async def test_an_event_behind_an_open_transaction_comes_once_it_ends(world: World) -> None:
+    await world.feed.start()
+    holder = await asyncpg.connect(world.url)
+    transaction = holder.transaction()
+    await transaction.start()
+    await holder.execute("SELECT pg_current_xact_id()")
+    await world.create("held back")
+    assert (await world.log.read(world.feed.position, 10)).pending
+    assert world.titles == []
+    await transaction.rollback()
+    await holder.close()
+    # Nothing wakes the feed, and its poll is an hour away: it looks again because it knows that events wait.
+    await eventually(lambda: world.titles == ["held back"])
+
+
+async def test_a_listener_that_left_hears_nothing(world: World) -> None:
+    late: list[Event] = []
+    leave = world.feed.subscribe(late.extend)
+    await world.feed.start()
+    leave()
+    leave()
+    await world.create("alone")
+    await eventually(lambda: world.titles == ["alone"])
+    assert late == []
+
+
+async def test_reading_the_past_gives_the_same_from_the_ring_and_from_the_database(world: World) -> None:
+    start = (await world.log.place()).end
+    await world.create("old")
+    await world.feed.start()
+    for title in ("a", "b", "c"):
+        await world.create(title)
+    await eventually(lambda: len(world.seen) == 3)
+    assert list(await world.feed.read(world.seen[0].key, 10)) == world.seen[1:]
+    assert [event.task.title for event in await world.feed.read(start, 10)] == ["old", "a", "b", "c"]
+    assert [event.task.title for event in await world.feed.read(start, 2)] == ["old", "a"]
+
+
+async def test_a_cursor_of_this_log_is_recovered(world: World) -> None:
+    await world.feed.start()
+    await world.create("a")
+    await eventually(lambda: len(world.seen) == 1)
+    key = world.seen[0].key
+    assert await world.feed.resume(world.feed.cursor(key)) == Resume(key, recovered=True)
+    older = EventKey(key.xid - 1, 5)
+    assert await world.feed.resume(world.feed.cursor(older)) == Resume(older, recovered=True)
+
+
+async def test_a_cursor_of_another_log_or_of_the_future_or_of_the_forgotten_past_is_not(world: World) -> None:
+    await world.feed.start()
+    await world.create("a")
+    await eventually(lambda: len(world.seen) == 1)
+    here = Resume(world.feed.position, recovered=False)
+    foreign = encode_log_cursor(LogCursor(b"8 bytes!", world.feed.position))
+    assert await world.feed.resume(foreign) == here
+    future = EventKey(world.feed.position.xid + 1000, 1)
+    assert await world.feed.resume(world.feed.cursor(future)) == here
+    async with world.database.transaction() as session:
+        await session.execute("UPDATE meta SET floor_xid = $1::text::xid8, floor_seq = 0", str(here.key.xid - 1))
+    past = EventKey(here.key.xid - 2, 1)
+    assert await world.feed.resume(world.feed.cursor(past)) == here
+
+
+async def test_garbage_is_no_cursor(world: World) -> None:
+    await world.feed.start()
+    with pytest.raises(Invalid, match="after"):
+        await world.feed.resume("garbage")
+
+
+async def test_another_log_in_the_same_place_begins_anew_and_says_so(world: World) -> None:
+    await world.feed.start()
+    await world.create("a")
+    await eventually(lambda: len(world.seen) == 1)
+    old = world.feed.cursor(world.feed.position)
+    begun_anew = asyncio.Event()
+    world.feed.on_reset(begun_anew.set)
+    async with world.database.transaction() as session:
+        await session.execute("UPDATE meta SET uuid = gen_random_uuid()")
+    world.feed.doubt()
+    async with asyncio.timeout(30):
+        await begun_anew.wait()
+    assert (await world.feed.resume(old)).recovered is False
+    await world.create("b")
+    await eventually(lambda: world.titles == ["a", "b"])
+
+
+async def test_a_doubt_that_proves_wrong_changes_nothing(world: World) -> None:
+    await world.feed.start()
+    world.feed.on_reset(lambda: pytest.fail("it is the same log"))
+    await world.create("a")
+    world.feed.doubt()
+    await world.create("b")
+    await eventually(lambda: world.titles == ["a", "b"])
