@@ -102,4 +102,3 @@ async def check(database: Runner) -> None:
     missing = await pending(database)
     if missing:
         raise StartError(f"the database lacks {', '.join(missing)}: run `taskd migrate`")
-

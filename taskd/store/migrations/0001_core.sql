@@ -193,6 +193,61 @@ CREATE FUNCTION log_epoch() RETURNS bytea LANGUAGE sql STABLE AS $$
         (SELECT uuid FROM meta)), 'UTF8')) FROM 1 FOR 8)
 $$;
 
+-- Keeps partitions of the log ready for the next `ahead`, each `width` long, and drops what is older than `keep`,
+-- remembering the greatest key that went. A partition begins where the last one ends, or at the next full hour: what
+-- comes before that is in the default partition, and a new one must not claim what is there. Waits for locks 2 s at the
+-- most, because whoever comes after it waits as long; returns whether no other process was at it.
+CREATE FUNCTION rotate_events(width interval, ahead interval, keep interval) RETURNS boolean LANGUAGE plpgsql
+    SET lock_timeout = '2s' AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+    lower_end timestamptz;
+    old record;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(499984167781) THEN
+        RETURN false;
+    END IF;
+    SELECT max(upper_end) INTO lower_end FROM event_partitions;
+    lower_end := greatest(lower_end, date_trunc('hour', now) + interval '1 hour');
+    WHILE lower_end < now + ahead LOOP
+        PERFORM add_event_partition(lower_end, lower_end + width);
+        lower_end := lower_end + width;
+    END LOOP;
+    FOR old IN SELECT name FROM event_partitions WHERE upper_end <= now - keep ORDER BY upper_end LOOP
+        EXECUTE format('SELECT raise_event_floor(l.xid, l.seq)
+            FROM (SELECT xid, seq FROM %I ORDER BY xid DESC, seq DESC LIMIT 1) l', old.name);
+        EXECUTE format('DROP TABLE %I', old.name);
+    END LOOP;
+    WITH gone AS (DELETE FROM events_default WHERE at <= now - keep RETURNING xid, seq)
+    SELECT xid, seq INTO old FROM gone ORDER BY xid DESC, seq DESC LIMIT 1;
+    IF FOUND THEN
+        PERFORM raise_event_floor(old.xid, old.seq);
+    END IF;
+    RETURN true;
+END
+$$;
+
+CREATE FUNCTION add_event_partition(lower_end timestamptz, upper_end timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    name text := 'events_' || to_char(lower_end AT TIME ZONE 'UTC', 'YYYYMMDD_HH24MI');
+BEGIN
+    -- Attached and not created in place: that locks out only who needs the default partition.
+    EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS)', name);
+    EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, lower_end, upper_end);
+END
+$$;
+
+CREATE FUNCTION raise_event_floor(xid xid8, seq bigint) RETURNS void LANGUAGE sql AS $$
+    UPDATE meta SET floor_xid = $1, floor_seq = $2 WHERE (floor_xid, floor_seq) < ($1, $2)
+$$;
+
+-- The partitions of the log but the default one, as the catalog has them.
+CREATE VIEW event_partitions AS
+SELECT c.relname::text AS name,
+       substring(pg_get_expr(c.relpartbound, c.oid) FROM $$TO \('([^']+)'\)$$)::timestamptz AS upper_end
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'events'::regclass AND pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT';
+
 -- One row for each process start. `lock_key` is an advisory lock that the process's listener connection holds: the
 -- kernel closes that connection when the process dies, so its peers need not wait for the lease to expire.
 CREATE TABLE leases (

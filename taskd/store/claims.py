@@ -1,0 +1,112 @@
+"""The queue: who works on what, and how it ended. Implements the worker's `Queue`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from taskd.domain.model import Task
+from taskd.domain.outcome import Outcome, Report
+from taskd.runtime.batcher import Batcher
+from taskd.store.pool import Database
+from taskd.store.rows import TASK_COLUMNS, task_of
+from taskd.store.statements import load
+
+_SQL = load("claims")
+
+PROMOTED_AT_ONCE = 1000
+"""Tasks that one `promote` makes ready."""
+
+LOOKS = 3
+"""How often a claim looks again when others took what it saw."""
+
+
+class ClaimStore:
+    """The queue of one database. Outcomes and reports of many attempts share a statement.
+
+    Every method raises `Unavailable` when the database is away; an outcome may then have been stored all the same,
+    and giving it in again is refused.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._finishes: Batcher[Outcome, Task | None] = Batcher(self.finish_many)
+        self._reports: Batcher[Report, bool] = Batcher(self.report_many)
+
+    async def close(self) -> None:
+        """Finish what is under way, and take no more outcomes."""
+        await self._finishes.close()
+        await self._reports.close()
+
+    async def claim(self, lease: UUID, kinds: Sequence[str], limit: int) -> list[Task]:
+        """Return up to `limit` ready tasks of `kinds`, now running under `lease`: highest priority first, then oldest.
+
+        A lease that is not registered or has expired gets none.
+        """
+        claimed: list[Task] = []
+        for _ in range(LOOKS):
+            rows = await self._database.fetch(_SQL["claim"], lease, list(kinds), limit - len(claimed))
+            got = [task_of(row) for row in rows if row["id"] is not None]
+            claimed += got
+            if len(got) == rows[0][TASK_COLUMNS]:
+                break
+        return claimed
+
+    async def finish(self, outcome: Outcome) -> Task | None:
+        """Store how an attempt ended, and return the task; None: refused, the attempt no longer is that lease's."""
+        return await self._finishes.submit(outcome)
+
+    async def report(self, report: Report) -> bool:
+        """Store a progress; False: the attempt no longer belongs to that lease."""
+        return await self._reports.submit(report)
+
+    async def promote(self) -> float | None:
+        """Make due tasks ready.
+
+        Returns:
+            The seconds until the next one is due, 0 when more may be due now, None when none is scheduled.
+        """
+        row = await self._database.fetchrow(_SQL["promote"], PROMOTED_AT_ONCE)
+        assert row is not None, "it is an aggregate"
+        if row["promoted"] == PROMOTED_AT_ONCE:
+            return 0.0
+        return None if row["next_in"] is None else max(0.0, row["next_in"])
+
+    async def waiting_kinds(self) -> list[str]:
+        """Return the kinds that have ready tasks."""
+        return [row["kind"] for row in await self._database.fetch(_SQL["waiting_kinds"])]
+
+    async def finish_many(self, outcomes: Sequence[Outcome]) -> list[Task | None]:
+        """Store outcomes in one statement; see `finish`. Of two for one attempt the first counts."""
+        first: dict[tuple[UUID, int, UUID], Outcome] = {}
+        for outcome in outcomes:
+            first.setdefault((outcome.task_id, outcome.attempt, outcome.lease), outcome)
+        batch = list(first.values())
+        rows = await self._database.fetch(
+            _SQL["finish"],
+            [outcome.task_id for outcome in batch],
+            [outcome.attempt for outcome in batch],
+            [outcome.lease for outcome in batch],
+            [outcome.ending.value for outcome in batch],
+            [outcome.result_json for outcome in batch],
+            [outcome.error_type for outcome in batch],
+            [outcome.error_message for outcome in batch],
+            [outcome.delay for outcome in batch],
+        )
+        stored = {id(batch[row[TASK_COLUMNS] - 1]): task_of(row) for row in rows}
+        return [stored.pop(id(outcome), None) for outcome in outcomes]
+
+    async def report_many(self, reports: Sequence[Report]) -> list[bool]:
+        """Store reports in one statement; see `report`. Of several for one attempt only the last is stored."""
+        last = {(report.task_id, report.attempt, report.lease): report for report in reports}
+        batch = list(last.values())
+        rows = await self._database.fetch(
+            _SQL["report"],
+            [report.task_id for report in batch],
+            [report.attempt for report in batch],
+            [report.lease for report in batch],
+            [report.progress for report in batch],
+            [report.note for report in batch],
+        )
+        stored = {(row["task_id"], row["attempt"], row["lease"]) for row in rows}
+        return [(report.task_id, report.attempt, report.lease) in stored for report in reports]

@@ -1,0 +1,67 @@
+"""Leases: which processes live, and what the dead ones held."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from taskd.domain.lease import Renewal
+from taskd.store.pool import Database
+from taskd.store.statements import load
+
+_SQL = load("leases")
+
+EXPIRES = 6.0
+"""Seconds from a renewal until the lease is dead, by the database's clock."""
+
+MISSED = 4.0
+"""Seconds without renewal after which a lease is dead when its lock is free: the lock is lost with each connection,
+so it alone proves nothing."""
+
+GRACE = 6.0
+"""Seconds after the server's start in which no lease is called dead."""
+
+
+def lock_key(lease: UUID) -> int:
+    """Return the advisory lock that stands for a lease: its first 64 bits, signed."""
+    return int.from_bytes(lease.bytes[:8], signed=True)
+
+
+class LeaseStore:
+    """Implements the worker's `Leases`.
+
+    Args:
+        grace: seconds after the server's start in which no lease is called dead.
+    """
+
+    def __init__(self, database: Database, *, grace: float = GRACE) -> None:
+        self._database = database
+        self._grace = grace
+
+    async def register(self, lease: UUID, role: str, name: str) -> None:
+        """Register a process start; `role` and `name` are for who looks into the table."""
+        await self._database.execute(_SQL["register"], lease, role, name, lock_key(lease), EXPIRES)
+
+    async def renew(self, lease: UUID) -> Renewal:
+        """Renew a lease for `EXPIRES` seconds."""
+        others = await self._database.fetchval(_SQL["renew"], lease, EXPIRES)
+        if others is None:
+            return Renewal(False, 0, ())
+        rows = await self._database.fetch(_SQL["cancelled"], lease)
+        return Renewal(True, others, tuple((row["task_id"], row["attempt"]) for row in rows))
+
+    async def end(self, lease: UUID) -> None:
+        """Remove a lease; what it still holds is rescued."""
+        await self._database.execute(_SQL["end"], lease)
+
+    async def rescue(self, limit: int) -> int:
+        """Take back up to `limit` tasks that dead leases hold.
+
+        Returns:
+            The number of tasks; `limit` means that there may be more.
+        """
+        async with self._database.transaction() as session:
+            dead = [row["lease"] for row in await session.fetch(_SQL["dead"], self._grace, MISSED)]
+            rescued: int = await session.fetchval(_SQL["rescue"], dead, limit)
+            if dead:
+                await session.execute(_SQL["forget"], dead)
+            return rescued

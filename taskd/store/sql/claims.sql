@@ -1,0 +1,130 @@
+-- name: claim
+-- Up to $3 ready tasks of the kinds $2 for the lease $1: the highest priority first, then the oldest, over all kinds.
+-- `want` looks, without locks, how many of each kind belong to the best $3; `taken` then locks as many of each kind in
+-- the order of the index `task_states_ready`, stepping over what others have locked. Materialized, or the planner may
+-- run a locking LIMIT more than once. A lease that is gone or expired gets nothing. There is always at least one row;
+-- `wanted` says how many were seen, so that a claimer who lost races knows to look again.
+WITH holder AS MATERIALIZED (
+    SELECT lease FROM leases WHERE lease = $1 AND expires_at > clock_timestamp()
+), want AS MATERIALIZED (
+    SELECT best.kind, count(*) AS number
+    FROM (
+        SELECT ready.kind
+        FROM holder CROSS JOIN unnest($2::text[]) AS asked (kind)
+        CROSS JOIN LATERAL (
+            SELECT s.kind, s.priority, s.task_id FROM task_states s
+            WHERE s.kind = asked.kind AND s.status = 'new'
+            ORDER BY s.priority DESC, s.task_id LIMIT $3
+        ) ready
+        ORDER BY ready.priority DESC, ready.task_id LIMIT $3
+    ) best
+    GROUP BY best.kind
+), taken AS MATERIALIZED (
+    SELECT locked.task_id
+    FROM want CROSS JOIN LATERAL (
+        SELECT s.task_id FROM task_states s
+        WHERE s.kind = want.kind AND s.status = 'new'
+        ORDER BY s.priority DESC, s.task_id LIMIT want.number
+        FOR UPDATE SKIP LOCKED
+    ) locked
+), claimed AS (
+    UPDATE task_states s SET
+        status = 'running', attempt = s.attempt + 1, lease = $1, started_at = clock_timestamp(), progress = NULL,
+        progress_note = NULL, event = 'started', version = s.version + 1, updated_at = clock_timestamp(),
+        event_xid = greatest(s.event_xid, pg_current_xact_id())
+    FROM taken JOIN tasks t ON t.id = taken.task_id
+    WHERE s.task_id = taken.task_id
+    RETURNING t.id, t.owner, t.kind, t.title, t.description, t.payload, s.status, s.priority, s.run_at, s.attempt,
+        s.max_attempts, s.timeout_seconds, s.progress, s.progress_note, s.result, s.error_type, s.error_message,
+        s.error_attempt, s.error_at, s.version, t.created_at, s.updated_at, s.started_at, s.finished_at,
+        s.cancel_requested_at
+)
+SELECT claimed.*, seen.wanted
+FROM (SELECT coalesce(sum(number), 0)::integer AS wanted FROM want) seen LEFT JOIN claimed ON true
+ORDER BY claimed.priority DESC, claimed.id
+
+-- name: finish
+-- The ends of many attempts. `mine` locks, in the order of ids as every batch does, the tasks whose running attempt is
+-- still the one that ended under its lease; what is not among the rows was refused. A task whose cancellation was
+-- asked for is tried no more. FAIL, RETRY_LATER, GIVE_BACK, STOP and SUCCEED of `domain.state`.
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
+                         $8::float8[])
+        WITH ORDINALITY AS g (task_id, attempt, lease, ending, result, error_type, error_message, delay, n)
+), mine AS MATERIALIZED (
+    SELECT g.*, clock_timestamp() AS now,
+        CASE WHEN g.ending = 'done' THEN 'done'
+             WHEN g.ending = 'cancelled' OR s.cancel_requested_at IS NOT NULL THEN 'cancelled'
+             WHEN g.ending = 'failed' THEN 'failed'
+             ELSE 'scheduled' END AS status
+    FROM given g JOIN task_states s ON s.task_id = g.task_id
+    WHERE s.status = 'running' AND s.attempt = g.attempt AND s.lease = g.lease
+    ORDER BY s.task_id
+    FOR UPDATE OF s
+)
+UPDATE task_states s SET
+    status = m.status,
+    event = CASE WHEN m.status = 'scheduled' THEN 'retrying' ELSE m.status END,
+    run_at = CASE WHEN m.status = 'scheduled' THEN m.now + make_interval(secs => m.delay) ELSE s.run_at END,
+    attempt = CASE WHEN m.ending = 'released' THEN s.attempt - 1 ELSE s.attempt END,
+    result = CASE WHEN m.ending = 'done' THEN m.result::json ELSE s.result END,
+    error_type = CASE WHEN m.ending IN ('failed', 'retry') THEN m.error_type ELSE s.error_type END,
+    error_message = CASE WHEN m.ending IN ('failed', 'retry') THEN m.error_message ELSE s.error_message END,
+    error_attempt = CASE WHEN m.ending IN ('failed', 'retry') THEN m.attempt ELSE s.error_attempt END,
+    error_at = CASE WHEN m.ending IN ('failed', 'retry') THEN m.now ELSE s.error_at END,
+    finished_at = CASE WHEN m.status = 'scheduled' THEN NULL ELSE m.now END,
+    lease = NULL, version = s.version + 1, updated_at = m.now,
+    event_xid = greatest(s.event_xid, pg_current_xact_id())
+FROM mine m JOIN tasks t ON t.id = m.task_id
+WHERE s.task_id = m.task_id
+RETURNING t.id, t.owner, t.kind, t.title, t.description, t.payload, s.status, s.priority, s.run_at, s.attempt,
+    s.max_attempts, s.timeout_seconds, s.progress, s.progress_note, s.result, s.error_type, s.error_message,
+    s.error_attempt, s.error_at, s.version, t.created_at, s.updated_at, s.started_at, s.finished_at,
+    s.cancel_requested_at, m.n
+
+-- name: report
+-- Progress of many attempts, guarded and locked like their ends.
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::float8[], $5::text[])
+        AS g (task_id, attempt, lease, progress, note)
+), mine AS MATERIALIZED (
+    SELECT g.* FROM given g JOIN task_states s ON s.task_id = g.task_id
+    WHERE s.status = 'running' AND s.attempt = g.attempt AND s.lease = g.lease
+    ORDER BY s.task_id
+    FOR UPDATE OF s
+)
+UPDATE task_states s SET
+    progress = m.progress, progress_note = m.note, event = 'progress', version = s.version + 1,
+    updated_at = clock_timestamp(), event_xid = greatest(s.event_xid, pg_current_xact_id())
+FROM mine m
+WHERE s.task_id = m.task_id
+RETURNING s.task_id, s.attempt, s.lease
+
+-- name: promote
+-- Scheduled tasks whose time has come become ready, and the seconds until the next one's time. Two processes that do
+-- this at once step over each other's rows. PROMOTE of `domain.state`.
+WITH due AS MATERIALIZED (
+    SELECT task_id FROM task_states
+    WHERE status = 'scheduled' AND run_at <= statement_timestamp()
+    ORDER BY run_at LIMIT $1
+    FOR UPDATE SKIP LOCKED
+), promoted AS (
+    UPDATE task_states s SET
+        status = 'new', event = 'updated', version = s.version + 1, updated_at = clock_timestamp(),
+        event_xid = greatest(s.event_xid, pg_current_xact_id())
+    FROM due WHERE s.task_id = due.task_id
+    RETURNING s.task_id
+)
+SELECT (SELECT count(*) FROM promoted) AS promoted,
+    (SELECT extract(epoch FROM run_at - clock_timestamp())::float8 FROM task_states
+     WHERE status = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS next_in
+
+-- name: waiting_kinds
+-- The kinds that have ready tasks: one step down the index for each kind, however many tasks it has.
+WITH RECURSIVE waiting AS (
+    (SELECT kind FROM task_states WHERE status = 'new' ORDER BY kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT s.kind FROM task_states s WHERE s.status = 'new' AND s.kind > w.kind ORDER BY s.kind LIMIT 1)
+    FROM waiting w WHERE w.kind IS NOT NULL
+)
+SELECT kind FROM waiting WHERE kind IS NOT NULL

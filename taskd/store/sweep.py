@@ -1,0 +1,48 @@
+"""What goes by itself: old tasks, old idempotency keys, old events."""
+
+from __future__ import annotations
+
+import math
+
+from taskd.store.pool import Database
+from taskd.store.statements import load
+from taskd.store.tasks import delete_locked
+
+_SQL = load("sweep")
+
+DAY = 86_400.0
+
+PARTITIONS_KEPT = 4
+"""Into how many partitions the time of the event log is cut: each read looks into all, each drop frees one."""
+
+
+class SweepStore:
+    """Implements the worker's `Sweep`.
+
+    Args:
+        retention_days: how long final tasks are kept.
+        event_retention_hours: how long events are kept at least; up to a quarter longer, until their partition goes.
+    """
+
+    def __init__(self, database: Database, *, retention_days: float, event_retention_hours: int) -> None:
+        self._database = database
+        self._retention = retention_days * DAY
+        self._event_hours = event_retention_hours
+
+    async def delete_finished(self, limit: int) -> int:
+        """Delete up to `limit` final tasks older than the retention, and all expired idempotency keys.
+
+        Returns:
+            The number of tasks deleted; `limit` means that there may be more.
+        """
+        await self._database.execute(_SQL["forget_keys"])
+        async with self._database.transaction() as session:
+            rows = await session.fetch(_SQL["expired"], self._retention, limit)
+            if rows:
+                await delete_locked(session, [row["task_id"] for row in rows])
+            return len(rows)
+
+    async def rotate_events(self) -> None:
+        """Make the partitions that will be needed soon, and drop those whose events are all too old."""
+        width = math.ceil(self._event_hours / PARTITIONS_KEPT)
+        await self._database.execute(_SQL["rotate"], width, width + 1, self._event_hours)

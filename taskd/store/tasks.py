@@ -1,0 +1,264 @@
+"""Tasks as users see and change them.
+
+`owner` of a call is whom the caller is bound to: another owner's task is `NotFound`. None sees all. Every method
+raises `Unavailable` when the database is away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import starmap
+from typing import Any
+from uuid import UUID
+
+from taskd.domain.codec import decode_task, encode_tasks
+from taskd.domain.event import Event, EventType
+from taskd.domain.forms import TaskPatch
+from taskd.domain.model import ListQuery, NewTask, Page, Status, Task
+from taskd.errors import KeyReused, NotFound
+from taskd.store.changes import cancelled, check_deletable, check_version, patched, rerun
+from taskd.store.pool import Database, Row, Runner, Session
+from taskd.store.rows import TASK_COLUMNS, event_of, task_of
+from taskd.store.statements import compose, load
+
+_SQL = load("tasks")
+
+
+class TaskStore:
+    """The tasks of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, drafts: Sequence[tuple[str, NewTask]]) -> list[Task]:
+        """Create tasks, each for its owner, in one statement: all or none, in their order."""
+        return await _insert(self._database, drafts)
+
+    async def insert_once(self, owner: str, drafts: Sequence[NewTask], key: str, fingerprint: bytes) -> list[Task]:
+        """Create tasks, or return what the first call with this `key` and owner returned in the last 24 hours.
+
+        Args:
+            fingerprint: what the request was; a digest of any length.
+
+        Raises:
+            KeyReused: the key came with another fingerprint.
+        """
+        async with self._database.transaction() as session:
+            if await session.fetchval(_SQL["claim_key"], owner, key, fingerprint) is None:
+                return await _first_answer(session, owner, key, fingerprint)
+            tasks = await _insert(session, [(owner, draft) for draft in drafts])
+            await session.execute(_SQL["keep_answer"], owner, key, encode_tasks(tasks).decode())
+            return tasks
+
+    async def get_many(self, ids: Sequence[UUID]) -> list[Task]:
+        """Return those of the tasks that are there, in any order."""
+        return [task_of(row) for row in await self._database.fetch(_SQL["get_many"], ids)]
+
+    async def list(self, query: ListQuery) -> Page:
+        """Return one page, in the order of (created_at, id)."""
+        statement, args = compose(_SQL["page"], _page_values(query), _page_flags(query))
+        tasks = tuple(task_of(row) for row in await self._database.fetch(statement, *args))
+        if len(tasks) <= query.limit:
+            return Page(tasks, None)
+        last = tasks[query.limit - 1]
+        return Page(tasks[: query.limit], (last.created_at, last.id))
+
+    async def update(
+        self, owner: str | None, task_id: UUID, patch: TaskPatch, if_match: Collection[int] | None = None
+    ) -> Task:
+        """Change a task and return it. A patch that changes nothing leaves no event and no new version.
+
+        Raises:
+            NotFound: no such task of this owner.
+            StaleVersion: its version is not in `if_match`.
+            Conflict: it no longer waits, and the patch is not of title and description only.
+            Invalid: the merged payload is too large.
+        """
+        async with self._database.transaction() as session:
+            task, now = await _lock(session, owner, task_id)
+            check_version(task, if_match)
+            changed = patched(task, patch, now)
+            if changed is task:
+                return task
+            content = (changed.title, changed.description, changed.payload_json)
+            if content != (task.title, task.description, task.payload_json):
+                await session.execute(_SQL["keep_content"], [task_id])
+                await session.execute(_SQL["set_content"], task_id, *content)
+            return await _write(session, changed, EventType.UPDATED)
+
+    async def delete(self, owner: str | None, task_id: UUID, if_match: Collection[int] | None = None) -> None:
+        """Remove a task.
+
+        Raises:
+            NotFound: no such task of this owner.
+            StaleVersion: its version is not in `if_match`.
+            Conflict: it runs.
+        """
+        async with self._database.transaction() as session:
+            task, _ = await _lock(session, owner, task_id)
+            check_version(task, if_match)
+            check_deletable(task)
+            await delete_locked(session, [task_id])
+
+    async def cancel(self, owner: str | None, task_id: UUID) -> Task:
+        """Cancel a task; a running one gets `cancel_requested_at`. Cancelled already: it is returned as it is.
+
+        Raises:
+            NotFound: no such task of this owner.
+            Conflict: it is done or failed.
+        """
+        async with self._database.transaction() as session:
+            task, now = await _lock(session, owner, task_id)
+            changed, event = cancelled(task, now)
+            return task if changed is task else await _write(session, changed, event)
+
+    async def retry(self, owner: str | None, task_id: UUID) -> Task:
+        """Put a failed or cancelled task back to `new`, its attempts counted anew.
+
+        Raises:
+            NotFound: no such task of this owner.
+            Conflict: it is neither failed nor cancelled.
+        """
+        async with self._database.transaction() as session:
+            task, now = await _lock(session, owner, task_id)
+            return await _write(session, rerun(task, now), EventType.UPDATED)
+
+    async def history(self, owner: str | None, task_id: UUID) -> Sequence[Event]:
+        """Return a task's events that are still kept, in the order of its versions.
+
+        Raises:
+            NotFound: no such task of this owner.
+        """
+        found = await self._database.fetchval(_SQL["owner_of"], task_id)
+        if found is None or owner not in (None, found):
+            raise _not_found(task_id)
+        return [event_of(row) for row in await self._database.fetch(_SQL["history"], task_id)]
+
+
+async def delete_locked(session: Session, ids: Sequence[UUID]) -> None:
+    """Delete tasks whose rows the transaction has locked: the log first, the content last."""
+    await session.execute(_SQL["keep_content"], ids)
+    await session.execute(_SQL["delete_states"], ids)
+    await session.execute(_SQL["delete_tasks"], ids)
+
+
+def _not_found(task_id: UUID) -> NotFound:
+    return NotFound(f"there is no task {task_id}")
+
+
+async def _insert(runner: Runner, drafts: Sequence[tuple[str, NewTask]]) -> list[Task]:
+    rows = await runner.fetch(
+        _SQL["insert"],
+        [owner for owner, _ in drafts],
+        [draft.kind for _, draft in drafts],
+        [draft.title for _, draft in drafts],
+        [draft.description for _, draft in drafts],
+        [draft.payload_json for _, draft in drafts],
+        [draft.priority for _, draft in drafts],
+        [draft.run_at for _, draft in drafts],
+        [draft.max_attempts for _, draft in drafts],
+        [draft.timeout_seconds for _, draft in drafts],
+    )
+    # Ids grow along the batch, whatever order the rows come back in.
+    ordered = sorted(rows, key=lambda row: row["task_id"].int)
+    return list(starmap(_created, zip(ordered, drafts, strict=True)))
+
+
+def _created(row: Row, given: tuple[str, NewTask]) -> Task:
+    """Return a new task from what was sent and what the database added: its content need not travel back."""
+    owner, draft = given
+    return Task(
+        id=row["task_id"],
+        owner=owner,
+        kind=draft.kind,
+        title=draft.title,
+        description=draft.description,
+        payload_json=draft.payload_json,
+        status=Status(row["status"]),
+        priority=draft.priority,
+        run_at=row["run_at"],
+        attempt=0,
+        max_attempts=draft.max_attempts,
+        timeout_seconds=float(draft.timeout_seconds),
+        progress=None,
+        progress_note=None,
+        result_json=None,
+        error=None,
+        version=1,
+        created_at=row["created_at"],
+        updated_at=row["created_at"],
+        started_at=None,
+        finished_at=None,
+        cancel_requested_at=None,
+    )
+
+
+async def _first_answer(session: Session, owner: str, key: str, fingerprint: bytes) -> list[Task]:
+    row = await session.fetchrow(_SQL["answer"], owner, key)
+    if row is None or row["fingerprint"] != fingerprint:
+        raise KeyReused("this idempotency key was used for another request")
+    return [decode_task(value) for value in json.loads(row["answer"])]
+
+
+async def _lock(session: Session, owner: str | None, task_id: UUID) -> tuple[Task, datetime]:
+    row = await session.fetchrow(_SQL["lock"], task_id)
+    if row is None or owner not in (None, row["owner"]):
+        raise _not_found(task_id)
+    return task_of(row), row[TASK_COLUMNS]
+
+
+async def _write(session: Session, task: Task, event: EventType) -> Task:
+    """Write a decided change of a locked task, and return it with its new version."""
+    row = await session.fetchrow(
+        _SQL["set_state"],
+        task.id,
+        task.status.value,
+        task.priority,
+        task.run_at,
+        task.attempt,
+        task.max_attempts,
+        task.timeout_seconds,
+        task.progress,
+        task.progress_note,
+        task.started_at,
+        task.finished_at,
+        task.cancel_requested_at,
+        event.value,
+        task.error is None and task.result_json is None,
+    )
+    assert row is not None, "the row is locked by this transaction"
+    return replace(task, version=row["version"], updated_at=row["updated_at"])
+
+
+def _page_values(query: ListQuery) -> dict[str, Any]:
+    cursor_at, cursor_id = query.after or (None, None)
+    return {
+        "statuses": [status.value for status in query.statuses],
+        "owner": query.owner,
+        "kind": query.kind,
+        "created_after": query.created_after,
+        "created_before": query.created_before,
+        "cursor_at": cursor_at,
+        "cursor_id": cursor_id,
+        # One more than asked for tells whether there is a next page.
+        "limit": query.limit + 1,
+    }
+
+
+def _page_flags(query: ListQuery) -> frozenset[str]:
+    source = "states" if query.statuses else "tasks"
+    given = {
+        "owner": query.owner is not None,
+        "kind": query.kind is not None,
+        "after": query.created_after is not None,
+        "before": query.created_before is not None,
+        "older": query.after is not None and query.newest_first,
+        "newer": query.after is not None and not query.newest_first,
+        "down": query.newest_first,
+        "up": not query.newest_first,
+    }
+    flags = {f"{source}_{name}" for name, wanted in given.items() if wanted}
+    return frozenset(flags | {"statuses" if query.statuses else "tasks", "down" if query.newest_first else "up"})
