@@ -199,7 +199,7 @@ async def test_a_full_line_refuses_and_a_place_given_up_is_free() -> None:
     await turns()
     [third] = submit_all(batcher, [3])
     runs.gate.set()
-    assert await asyncio.gather(first, tasks[1], third) == [0, 4, 6]
+    assert list(await asyncio.gather(first, tasks[1], third)) == [0, 4, 6]
 
 
 async def test_close_answers_who_waits_and_refuses_who_comes() -> None:
