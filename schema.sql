@@ -1,0 +1,280 @@
+-- What the migrations in taskd/store/migrations add up to; a test holds the two against each other. To read, or to
+-- compare with a database: `taskd migrate` does not use it.
+
+CREATE TABLE schema_migrations (
+    name text PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The core: tasks, the state of their queue, the event log, leases, idempotency keys.
+--
+-- A task is two rows. `tasks` holds what a user wrote and hardly ever changes, with its search document; a claim or a
+-- report of progress must not rewrite a row that a GIN index points to. `task_states` holds what the queue changes.
+-- Both are written and deleted together, in one transaction, with the event in the log; there is no foreign key
+-- because it would lock the `tasks` row at each insert and check what the statements in store/sql do anyway.
+
+CREATE TABLE meta (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    uuid uuid NOT NULL DEFAULT gen_random_uuid(),
+    -- Whose transaction ids `task_states.event_xid` holds; another cluster's would never come up here (see migrate.py).
+    system_identifier bigint NOT NULL,
+    -- The greatest key of an event that was dropped: a reader that stands before it may have missed something.
+    floor_xid xid8 NOT NULL DEFAULT '0',
+    floor_seq bigint NOT NULL DEFAULT 0
+);
+INSERT INTO meta (system_identifier) SELECT system_identifier FROM pg_control_system();
+
+CREATE TABLE tasks (
+    id uuid PRIMARY KEY,
+    owner text NOT NULL,
+    kind text NOT NULL,
+    title text NOT NULL,
+    description text NOT NULL,
+    -- json and not jsonb: the text goes out as it came in, and nothing here looks inside.
+    payload json NOT NULL,
+    created_at timestamptz NOT NULL,
+    document tsvector NOT NULL GENERATED ALWAYS AS (
+        setweight(to_tsvector('pg_catalog.russian'::regconfig, translate(title, 'ёЁ', 'еЕ')), 'A')
+        || setweight(to_tsvector('pg_catalog.russian'::regconfig, translate(description, 'ёЁ', 'еЕ')), 'B')
+    ) STORED
+);
+CREATE INDEX tasks_created ON tasks (created_at, id);
+CREATE INDEX tasks_owner ON tasks (owner, created_at, id);
+CREATE INDEX tasks_owner_kind ON tasks (owner, kind, created_at, id);
+CREATE INDEX tasks_document ON tasks USING gin (document);
+
+CREATE TABLE task_states (
+    task_id uuid PRIMARY KEY,
+    owner text NOT NULL,
+    kind text NOT NULL,
+    created_at timestamptz NOT NULL,
+    status text NOT NULL CHECK (status IN ('scheduled', 'new', 'running', 'done', 'failed', 'cancelled')),
+    priority smallint NOT NULL,
+    run_at timestamptz NOT NULL,
+    attempt integer NOT NULL DEFAULT 0,
+    max_attempts integer NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    progress double precision,
+    progress_note text,
+    result json,
+    error_type text,
+    error_message text,
+    error_attempt integer,
+    error_at timestamptz,
+    version bigint NOT NULL DEFAULT 1,
+    updated_at timestamptz NOT NULL,
+    started_at timestamptz,
+    finished_at timestamptz,
+    cancel_requested_at timestamptz,
+    -- Which process start runs it; set exactly while it runs.
+    lease uuid,
+    -- What the last change is called in the log, and the transaction id it stands under there.
+    event text NOT NULL,
+    event_xid xid8 NOT NULL,
+    CHECK ((status = 'running') = (lease IS NOT NULL)),
+    CHECK ((status IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX task_states_ready ON task_states (kind, priority DESC, task_id) WHERE status = 'new';
+CREATE INDEX task_states_due ON task_states (run_at) WHERE status = 'scheduled';
+CREATE INDEX task_states_held ON task_states (lease) WHERE status = 'running';
+CREATE INDEX task_states_owner ON task_states (owner, status, created_at, task_id);
+CREATE INDEX task_states_finished ON task_states (finished_at) WHERE finished_at IS NOT NULL;
+
+-- A task as the program knows it; the order of columns is the order of the fields of `domain.model.Task`.
+CREATE VIEW task_rows AS
+SELECT t.id, t.owner, t.kind, t.title, t.description, t.payload, s.status, s.priority, s.run_at, s.attempt,
+       s.max_attempts, s.timeout_seconds, s.progress, s.progress_note, s.result, s.error_type, s.error_message,
+       s.error_attempt, s.error_at, s.version, t.created_at, s.updated_at, s.started_at, s.finished_at,
+       s.cancel_requested_at
+FROM tasks t JOIN task_states s ON s.task_id = t.id;
+
+-- The log. Partitioned by time, so that old events go by dropping a table. title, description and payload are null as
+-- long as they are what `tasks` holds; whatever changes or deletes the `tasks` row first copies them here.
+CREATE TABLE events (
+    xid xid8 NOT NULL,
+    seq bigint NOT NULL,
+    at timestamptz NOT NULL,
+    type text NOT NULL,
+    task_id uuid NOT NULL,
+    owner text NOT NULL,
+    kind text NOT NULL,
+    title text,
+    description text,
+    payload json,
+    status text NOT NULL,
+    priority smallint NOT NULL,
+    run_at timestamptz NOT NULL,
+    attempt integer NOT NULL,
+    max_attempts integer NOT NULL,
+    timeout_seconds double precision NOT NULL,
+    progress double precision,
+    progress_note text,
+    result json,
+    error_type text,
+    error_message text,
+    error_attempt integer,
+    error_at timestamptz,
+    version bigint NOT NULL,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    started_at timestamptz,
+    finished_at timestamptz,
+    cancel_requested_at timestamptz
+) PARTITION BY RANGE (at);
+CREATE INDEX events_key ON events (xid, seq);
+CREATE INDEX events_task ON events (task_id);
+
+-- Takes what no other partition does, so that a late `rotate_events` never makes a change fail.
+CREATE TABLE events_default PARTITION OF events DEFAULT;
+
+-- No cache: numbers must come in the order in which they are drawn, whoever draws them.
+CREATE SEQUENCE event_seq CACHE 1;
+
+-- An event with its task as the event left it: key, type, time, then the columns of `task_rows`.
+CREATE VIEW event_rows AS
+SELECT e.xid, e.seq, e.type, e.at,
+       e.task_id AS id, e.owner, e.kind, coalesce(e.title, t.title) AS title,
+       coalesce(e.description, t.description) AS description, coalesce(e.payload, t.payload) AS payload,
+       e.status, e.priority, e.run_at, e.attempt, e.max_attempts, e.timeout_seconds, e.progress, e.progress_note,
+       e.result, e.error_type, e.error_message, e.error_attempt, e.error_at, e.version, e.created_at, e.updated_at,
+       e.started_at, e.finished_at, e.cancel_requested_at
+FROM events e LEFT JOIN tasks t ON t.id = e.task_id AND e.title IS NULL;
+
+-- Writes one event for each row that a statement inserted or updated. A trigger, so that no change can miss the log; for
+-- each statement, so that a batch costs one insert. Its row is locked by now, so `seq` grows along a task's versions.
+-- The key's xid is never below that of the task's event before: a batch has its xid from its first row on and may get
+-- to this row after a younger transaction changed it.
+CREATE FUNCTION log_task_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO events (
+        xid, seq, at, type, task_id, owner, kind, status, priority, run_at, attempt, max_attempts, timeout_seconds,
+        progress, progress_note, result, error_type, error_message, error_attempt, error_at, version, created_at,
+        updated_at, started_at, finished_at, cancel_requested_at)
+    SELECT c.event_xid, nextval('event_seq'), c.updated_at, c.event, c.task_id, c.owner, c.kind, c.status,
+           c.priority, c.run_at, c.attempt, c.max_attempts, c.timeout_seconds, c.progress, c.progress_note, c.result,
+           c.error_type, c.error_message, c.error_attempt, c.error_at, c.version, c.created_at, c.updated_at,
+           c.started_at, c.finished_at, c.cancel_requested_at
+    FROM changed c;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER log_insert AFTER INSERT ON task_states REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION log_task_changes();
+CREATE TRIGGER log_update AFTER UPDATE ON task_states REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION log_task_changes();
+
+-- The event of a deletion carries the content itself: the `tasks` row goes right after, in the same transaction.
+CREATE FUNCTION log_task_deletions() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO events (
+        xid, seq, at, type, task_id, owner, kind, title, description, payload, status, priority, run_at, attempt,
+        max_attempts, timeout_seconds, progress, progress_note, result, error_type, error_message, error_attempt,
+        error_at, version, created_at, updated_at, started_at, finished_at, cancel_requested_at)
+    SELECT greatest(g.event_xid, pg_current_xact_id()), nextval('event_seq'), g.now, 'deleted', g.task_id, g.owner,
+           g.kind, t.title, t.description, t.payload, g.status, g.priority, g.run_at, g.attempt, g.max_attempts,
+           g.timeout_seconds, g.progress, g.progress_note, g.result, g.error_type, g.error_message, g.error_attempt,
+           g.error_at, g.version + 1, g.created_at, g.now, g.started_at, g.finished_at, g.cancel_requested_at
+    FROM (SELECT *, clock_timestamp() AS now FROM gone OFFSET 0) g LEFT JOIN tasks t ON t.id = g.task_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER log_delete AFTER DELETE ON task_states REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION log_task_deletions();
+
+-- UUID version 7 (RFC 9562, section 5.7) of a moment. rand_a is the task's number in its batch (modulo 4096), so that
+-- ids sort as the batch was given. PostgreSQL has a function of its own only from 18 on.
+CREATE FUNCTION new_task_id(at timestamptz, ordinal integer) RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+    SELECT encode(
+        overlay(
+            overlay(uuid_send(gen_random_uuid())
+                placing substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3) FROM 1 FOR 6)
+            placing substring(int4send(x'7000'::integer + (ordinal & 4095)) FROM 3) FROM 7 FOR 2),
+        'hex')::uuid
+$$;
+
+-- Eight bytes that name this log: another after a restore to another cluster, another timeline or another database.
+CREATE FUNCTION log_epoch() RETURNS bytea LANGUAGE sql STABLE AS $$
+    SELECT substring(sha256(convert_to(concat_ws('/',
+        (SELECT system_identifier FROM pg_control_system()),
+        (SELECT timeline_id FROM pg_control_checkpoint()),
+        (SELECT oid FROM pg_database WHERE datname = current_database()),
+        (SELECT uuid FROM meta)), 'UTF8')) FROM 1 FOR 8)
+$$;
+
+-- Keeps partitions of the log ready for the next `ahead`, each `width` long, and drops what is older than `keep`,
+-- remembering the greatest key that went. A partition begins where the last one ends, or at the next full hour: what
+-- comes before that is in the default partition, and a new one must not claim what is there. Waits for locks 2 s at the
+-- most, because whoever comes after it waits as long; returns whether no other process was at it.
+CREATE FUNCTION rotate_events(width interval, ahead interval, keep interval) RETURNS boolean LANGUAGE plpgsql
+    SET lock_timeout = '2s' AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+    lower_end timestamptz;
+    old record;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(499984167781) THEN
+        RETURN false;
+    END IF;
+    SELECT max(upper_end) INTO lower_end FROM event_partitions;
+    lower_end := greatest(lower_end, date_trunc('hour', now) + interval '1 hour');
+    WHILE lower_end < now + ahead LOOP
+        PERFORM add_event_partition(lower_end, lower_end + width);
+        lower_end := lower_end + width;
+    END LOOP;
+    FOR old IN SELECT name FROM event_partitions WHERE upper_end <= now - keep ORDER BY upper_end LOOP
+        EXECUTE format('SELECT raise_event_floor(l.xid, l.seq)
+            FROM (SELECT xid, seq FROM %I ORDER BY xid DESC, seq DESC LIMIT 1) l', old.name);
+        EXECUTE format('DROP TABLE %I', old.name);
+    END LOOP;
+    WITH gone AS (DELETE FROM events_default WHERE at <= now - keep RETURNING xid, seq)
+    SELECT xid, seq INTO old FROM gone ORDER BY xid DESC, seq DESC LIMIT 1;
+    IF FOUND THEN
+        PERFORM raise_event_floor(old.xid, old.seq);
+    END IF;
+    RETURN true;
+END
+$$;
+
+CREATE FUNCTION add_event_partition(lower_end timestamptz, upper_end timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    name text := 'events_' || to_char(lower_end AT TIME ZONE 'UTC', 'YYYYMMDD_HH24MI');
+BEGIN
+    -- Attached and not created in place: that locks out only who needs the default partition.
+    EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS)', name);
+    EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, lower_end, upper_end);
+END
+$$;
+
+CREATE FUNCTION raise_event_floor(xid xid8, seq bigint) RETURNS void LANGUAGE sql AS $$
+    UPDATE meta SET floor_xid = $1, floor_seq = $2 WHERE (floor_xid, floor_seq) < ($1, $2)
+$$;
+
+-- The partitions of the log but the default one, as the catalog has them.
+CREATE VIEW event_partitions AS
+SELECT c.relname::text AS name,
+       substring(pg_get_expr(c.relpartbound, c.oid) FROM $$TO \('([^']+)'\)$$)::timestamptz AS upper_end
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'events'::regclass AND pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT';
+
+-- One row for each process start. `lock_key` is an advisory lock that the process's listener connection holds: the
+-- kernel closes that connection when the process dies, so its peers need not wait for the lease to expire.
+CREATE TABLE leases (
+    lease uuid PRIMARY KEY,
+    role text NOT NULL,
+    name text NOT NULL,
+    lock_key bigint NOT NULL,
+    started_at timestamptz NOT NULL,
+    renewed_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE idempotency (
+    owner text NOT NULL,
+    key text NOT NULL,
+    fingerprint bytea NOT NULL,
+    -- The first answer: a JSON list of tasks. Null only inside the transaction that makes it.
+    answer text,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (owner, key)
+);
+CREATE INDEX idempotency_created ON idempotency (created_at);
