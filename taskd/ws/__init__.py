@@ -1,0 +1,1 @@
+"""The event log over WebSocket (RFC 6455)."""

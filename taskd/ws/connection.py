@@ -1,0 +1,129 @@
+"""One client of the event log: a wire with a user, a filter, and a place in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from websockets.server import ServerProtocol
+
+from taskd.domain.event import LOG_START, Event, EventKey
+from taskd.domain.model import User
+from taskd.errors import Rejected
+from taskd.ws import frames
+from taskd.ws.filter import ALL, Filter, Ping, read_message
+from taskd.ws.frames import Batch
+from taskd.ws.wire import Wire
+
+MAX_HELD = 16
+"""Messages that a client may send before it was greeted."""
+
+
+class Owner(Protocol):
+    """Who keeps connections, as they see it."""
+
+    events_sent: int
+
+    def ponged(self, connection: Connection) -> None:
+        """A pong came in."""
+
+    def ending(self, connection: Connection) -> None:
+        """Nothing can be sent to it from now on."""
+
+    def lost(self, connection: Connection) -> None:
+        """Its transport is gone."""
+
+
+class Connection(Wire):
+    """A client's socket. It is made by the hub, which registers it before it greets.
+
+    Args:
+        owner: the hub.
+        user: whose events it gets.
+        client: the client's name among those of its user.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, protocol: ServerProtocol, owner: Owner, user: User, client: str
+    ) -> None:
+        super().__init__(transport, protocol)
+        self.user = user
+        self.client = client
+        self.resuming: asyncio.Task[None] | None = None
+        """Reads what the client missed; None once it is done."""
+        self._owner = owner
+        self._filter = ALL
+        self._held: list[str] | None = []
+        self._live = False
+        self._sent = LOG_START
+
+    def greet(self, cursor: str, recovered: bool | None) -> None:
+        """Send the welcome, then the answers to what the client said before it."""
+        self.write(frames.welcome_frame(self.user, self.client, cursor, recovered))
+        held, self._held = self._held or (), None
+        for message in held:
+            self.text(message)
+
+    def go_live(self, sent: EventKey) -> None:
+        """Take events from `deliver` from now on, beginning behind `sent`."""
+        self._sent = sent
+        self._live = True
+
+    def wants(self, event: Event) -> bool:
+        """Return whether this client gets the event."""
+        return (self.user.sees_all or event.task.owner == self.user.name) and self._filter.takes(event)
+
+    def deliver(self, batch: Batch) -> None:
+        """Send what is wanted of a batch of new events, all of which this user may see."""
+        if not self._live:
+            return
+        if (
+            self._filter is ALL
+            and batch.events[0].key > self._sent
+            and self.behind + len(batch.joined) <= self._behind
+        ):
+            if self.write(batch.joined):
+                self._owner.events_sent += len(batch.events)
+        else:
+            for event, frame in zip(batch.events, batch.frames, strict=True):
+                if event.key > self._sent and self._filter.takes(event) and self.write(frame):
+                    self._owner.events_sent += 1
+        self._sent = max(self._sent, batch.events[-1].key)
+
+    def text(self, message: str) -> None:
+        if self._held is not None:
+            self._held.append(message)
+            if len(self._held) > MAX_HELD:
+                self.close(1008, "too many messages before the welcome", "bad message")
+            return
+        if not self.open:
+            return
+        try:
+            asked = read_message(message)
+        except Rejected as error:
+            self.close(1008, str(error), "bad message")
+            return
+        if isinstance(asked, Ping):
+            self.write(frames.PONG)
+        else:
+            self._subscribe(asked)
+
+    def _subscribe(self, wanted: Filter) -> None:
+        self._filter = ALL if wanted.takes_all else wanted
+        self.write(frames.SUBSCRIBED)
+
+    def binary(self, message: bytes) -> None:
+        self.close(1008, "only text messages are read here", "bad message")
+
+    def pong(self) -> None:
+        self._owner.ponged(self)
+
+    def ending(self) -> None:
+        self._live = False
+        self._held = None
+        if self.resuming is not None:
+            self.resuming.cancel()
+        self._owner.ending(self)
+
+    def lost(self) -> None:
+        self._owner.lost(self)

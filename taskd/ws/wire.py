@@ -1,0 +1,231 @@
+"""A WebSocket on a transport that an HTTP connection has given up: frames in, messages out.
+
+The protocol is `websockets.server.ServerProtocol`, which does no I/O; this is its glue to asyncio, and knows nothing of
+tasks. It has no task and no timer of its own. What it sends goes to the transport at once, so the transport's buffer is
+the connection's queue, and its size in bytes is how far the other side is behind.
+
+Its end has two steps, each told once: `ending`, when the closing handshake has begun and nothing may be sent any more,
+and `lost`, when the transport is gone. Whoever owns the wire bounds the time between them, and ends it by `abort`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from taskd.ws.frames import PING, close_reason
+
+BEHIND = 1024 * 1024
+"""Bytes that a consumer may be behind before it is closed as slow."""
+
+HIGH_WATER = 256 * 1024
+"""Bytes in the transport's buffer above which a sender that can wait does."""
+
+
+class Wire(asyncio.Protocol):
+    """One WebSocket; subclasses say what happens with messages.
+
+    Args:
+        transport: what the head came in by; this becomes its protocol.
+        protocol: has sent, or is about to send, its 101 answer; `data_to_send` still holds it.
+        behind: bytes; see `BEHIND`.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: ServerProtocol, *, behind: int = BEHIND) -> None:
+        self.transport = transport
+        self.cause = "client"
+        """Why it ended, in few words that are the same each time; right once `ending` was called."""
+        self._protocol = protocol
+        self._behind = behind
+        self._silent = False
+        self._gone = False
+        self._opcode: Opcode | None = None
+        self._message = bytearray()
+        self._drained: asyncio.Future[None] | None = None
+
+    # What subclasses are told.
+
+    def text(self, message: str) -> None:
+        """A text message came in."""
+
+    def binary(self, message: bytes) -> None:
+        """A binary message came in."""
+
+    def pong(self) -> None:
+        """A pong came in."""
+
+    def ending(self) -> None:
+        """Nothing can be sent from now on. Called once, and before `lost`."""
+
+    def lost(self) -> None:
+        """The transport is gone. Called once."""
+
+    # What owners do.
+
+    @property
+    def open(self) -> bool:
+        """Whether messages may be sent."""
+        return not self._silent and not self.transport.is_closing()
+
+    @property
+    def behind(self) -> int:
+        """Bytes that were sent and are still in this process."""
+        return self.transport.get_write_buffer_size()
+
+    def begin(self, tail: bytes = b"") -> None:
+        """Take over the transport, send the 101, and read what came behind the head."""
+        self.transport.set_protocol(self)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._flush()
+        # The HTTP connection may have paused it, to wait for answers to go out.
+        self.transport.resume_reading()
+        if tail:
+            self.data_received(tail)
+
+    def write(self, frames: bytes) -> bool:
+        """Send complete data frames, or close when the other side is too far behind; nothing once it ends.
+
+        Returns whether they were sent.
+
+        Being behind is looked at before the frames are added, so that a frame of any size can be sent to a client that
+        keeps up.
+        """
+        if not self.open:
+            return False
+        if self.behind > self._behind:
+            self.close(4002, "slow consumer")
+            return False
+        self.transport.write(frames)
+        return True
+
+    def ping(self) -> None:
+        """Send a ping; a live peer answers with a pong (RFC 6455 5.5.2)."""
+        if self.open:
+            self.transport.write(PING)
+
+    def close(self, code: int, reason: str, cause: str | None = None) -> None:
+        """Begin the closing handshake (RFC 6455 7.1.2). Safe twice, and when the other side began it.
+
+        Args:
+            code: as RFC 6455 7.4 allows a server to send.
+            reason: for people; cut to 123 bytes.
+            cause: what `self.cause` is to be; the reason if left out.
+        """
+        if self._protocol.state is OPEN:
+            self.cause = cause or reason
+            self._protocol.send_close(code, close_reason(reason))
+            self._flush()
+
+    def abort(self) -> None:
+        """Drop the transport, without a word and without what is still in its buffer."""
+        self.transport.abort()
+
+    async def drained(self) -> None:
+        """Wait until the transport's buffer is below `HIGH_WATER`, or the connection is lost."""
+        while self.behind > HIGH_WATER and not self._gone:
+            if self._drained is None or self._drained.done():
+                self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+    # What the transport does.
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        self._process()
+
+    def eof_received(self) -> None:
+        # Returning nothing lets the transport close itself once its buffer is flushed.
+        self._protocol.receive_eof()
+        self._process()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        if self._protocol.state is OPEN:
+            self.cause = "lost"
+        self._protocol.receive_eof()
+        self._protocol.events_received()
+        self._protocol.data_to_send()
+        self.resume_writing()
+        self._end()
+        self.lost()
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is above its mark; `drained` looks at its size."""
+
+    def resume_writing(self) -> None:
+        if self._drained is not None:
+            if not self._drained.done():
+                self._drained.set_result(None)
+            self._drained = None
+
+    # How frames become messages.
+
+    def _process(self) -> None:
+        # The protocol has read all of the data. As long as it stays open, pongs go out before the answers to messages.
+        # But its close frame must wait: the answers to messages that came before the client's own belong before it.
+        if self._protocol.state is OPEN:
+            self._flush()
+        for frame in self._protocol.events_received():
+            if self._silent:
+                break
+            if isinstance(frame, Frame):
+                self._frame(frame)
+        self._flush()
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._opcode = frame.opcode
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            # The protocol bounds the sum; a bytearray makes fragments without content cost nothing.
+            self._message += frame.data
+            if frame.fin:
+                message, self._message = bytes(self._message), bytearray()
+                self._deliver(message)
+        elif frame.opcode is Opcode.PONG:
+            self.pong()
+
+    def _deliver(self, message: bytes) -> None:
+        if self._opcode is Opcode.BINARY:
+            self.binary(message)
+            return
+        try:
+            text = message.decode()
+        except UnicodeDecodeError:
+            # RFC 6455 8.1
+            self.close(1007, "text is not UTF-8", "bad message")
+            return
+        self.text(text)
+
+    def _flush(self) -> None:
+        if not self._gone:
+            for data in self._protocol.data_to_send():
+                if data:
+                    self.transport.write(data)
+                elif self.transport.can_write_eof():
+                    # Closing at once could reset the connection and take the close frame with it, when there is data
+                    # that nobody reads any more (RFC 6455 7.1.1, RFC 9112 9.6).
+                    self.transport.write_eof()
+                else:
+                    self.transport.close()
+        if self._protocol.state is not OPEN:
+            self._end()
+        if self.behind > self._behind and not self._gone:
+            self._too_far_behind()
+
+    def _too_far_behind(self) -> None:
+        """Answers and pongs pile up, because the other side asks and does not read."""
+        if self._protocol.state is OPEN:
+            self.close(4002, "slow consumer")
+        elif self.behind > 2 * self._behind:
+            self.abort()
+
+    def _end(self) -> None:
+        if not self._silent:
+            self._silent = True
+            if self._protocol.parser_exc is not None and self.cause == "client" and not self._gone:
+                self.cause = "lost" if isinstance(self._protocol.parser_exc, EOFError) else "bad message"
+            self._message = bytearray()
+            self.ending()
