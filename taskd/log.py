@@ -1,0 +1,124 @@
+"""The log: to standard error, as text for people or as JSON lines for programs.
+
+What a client sends may end up in it, so control characters never reach the terminal or the file as they are: nobody
+can forge a line or colour one. The program logs with the standard library under `taskd.…`; further facts go
+along as `extra=fields(task=…)`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request that is being served; each line that is logged meanwhile carries it."""
+
+
+def fields(**facts: object) -> dict[str, Any]:
+    """Return facts to log along with a message: `logger.info("created", extra=fields(task=id))`."""
+    return {"taskd": facts}
+
+
+def setup(format: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+    """Send the log of this process somewhere. For a process of taskd's own; a program that embeds it has its own log.
+
+    Args:
+        format: `text`, `json`, or `auto`: text if the stream is a terminal, else JSON.
+        level: the least level that is logged of taskd; of other libraries, warnings.
+        stream: standard error, unless given.
+    """
+    stream = sys.stderr if stream is None else stream
+    if format == "auto":
+        format = "text" if stream.isatty() else "json"
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    root = logging.getLogger()
+    # Replaces the handlers of an earlier call, and leaves those of others.
+    for old in [old for old in root.handlers if isinstance(old.formatter, JsonFormatter | TextFormatter)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    logging.getLogger("taskd").setLevel(level.upper())
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, in ASCII, so that any stream can carry it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": _timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if current := request_id.get():
+            entry["request_id"] = current
+        for name, fact in _facts(record).items():
+            entry[name if name not in entry else f"{name}_"] = _plain(fact)
+        if error := _error(self, record):
+            entry["error"] = error
+        return json.dumps(entry)
+
+
+class TextFormatter(logging.Formatter):
+    """One line for a message and its facts, then an indented one for each line of a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = _facts(record)
+        if current := request_id.get():
+            facts = {**facts, "request_id": current}
+        pairs = "".join(f"  {name}={_word(fact)}" for name, fact in facts.items())
+        stamp = _timestamp(record.created)
+        head = f"{stamp[11:]} {record.levelname:<8} {record.name}: {_escaped(record.getMessage())}{pairs}"
+        # The bar shows that a line is a traceback's, whatever it looks like.
+        return "\n".join([head, *(f"    | {_escaped(line)}" for line in _error(self, record).splitlines())])
+
+
+def _timestamp(seconds: float) -> str:
+    # Rounded once, so that the milliseconds can't reach 1000.
+    whole, milliseconds = divmod(int(seconds * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03d}Z"
+
+
+def _facts(record: logging.LogRecord) -> Mapping[str, object]:
+    facts = getattr(record, "taskd", None)
+    return facts if isinstance(facts, Mapping) else {}
+
+
+def _error(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info and record.exc_info[1] else []
+    if record.stack_info:
+        parts.append(record.stack_info)
+    return "\n".join(parts)
+
+
+def _plain(fact: object) -> object:
+    """Return a fact as JSON can carry it."""
+    if fact is None or isinstance(fact, str | bool | int):
+        return fact
+    if isinstance(fact, float):
+        return fact if math.isfinite(fact) else str(fact)
+    if isinstance(fact, Mapping):
+        return {str(name): _plain(value) for name, value in fact.items()}
+    if isinstance(fact, list | tuple | set | frozenset):
+        return [_plain(value) for value in fact]
+    return str(fact)
+
+
+def _word(fact: object) -> str:
+    """Return a fact as one word of text; quoted, if it would otherwise look like several."""
+    text = str(fact)
+    if text and text.isprintable() and not any(mark in text for mark in ' "='):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
