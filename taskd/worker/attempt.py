@@ -1,0 +1,127 @@
+"""One attempt of one task while it runs: its handler, started, stopped, ended.
+
+A coroutine is stopped by a cancellation. A function in a thread can't be: `ctx.cancelled` turns true, and the thread
+keeps its slot until it ends. Each function gets a thread of its own, a daemon, and the slots bound their number: the
+threads of a `ThreadPoolExecutor` are joined at the interpreter's end, so one function that never returns would keep
+the process from ever stopping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from typing import Any
+
+from taskd.worker.context import Context
+from taskd.worker.job import Job
+from taskd.worker.plan import Limits, Stop
+from taskd.worker.registry import Handler
+from taskd.worker.result import Raised, Returned, encode_result
+
+
+class Attempt:
+    """One run of a handler. Its owner calls `start` once, waits, and reads `ended`."""
+
+    def __init__(self, job: Job, handler: Handler, limits: Limits, context: Context) -> None:
+        self.job = job
+        self.limits = limits
+        self.stopped: Stop | None = None
+        """Why it was stopped, the strongest reason; None while it is not."""
+        self.ended: Returned | Raised | None = None
+        """What the handler did; None while it runs, or if it was never started."""
+        self.in_thread = not handler.is_async
+        self._handler = handler
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Returned | Raised] | None = None
+        self._ended_or_stopped = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._lost = asyncio.Event()
+
+    def start(self) -> None:
+        """Call the handler."""
+        if self.in_thread:
+            self._start_thread()
+        else:
+            # Owned by the pool, through this attempt: it ends or is given up before the attempt's slot is free.
+            self._task = self._loop.create_task(self._call(), name=f"handler {self._handler.kind}")
+            self._task.add_done_callback(self._task_ended)
+
+    def stop(self, why: Stop) -> None:
+        """Ask the handler to stop. A weaker reason than before changes nothing, nor one after the handler's end."""
+        if why is Stop.LOST:
+            self._lost.set()
+        elif self.ended is not None:
+            return
+        if self.stopped is not None and why <= self.stopped:
+            return
+        first, self.stopped = self.stopped is None, why
+        self._context.stop()
+        self._ended_or_stopped.set()
+        if first:
+            # Once only: a second cancellation would break off what the handler does to tidy up.
+            self.cancel_again()
+
+    def cancel_again(self) -> None:
+        """Cancel a coroutine that runs on after it was stopped."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def wait(self) -> None:
+        """Wait until the handler ended or was stopped; stop it when its time is over."""
+        try:
+            async with asyncio.timeout(self.limits.timeout):
+                await self._ended_or_stopped.wait()
+        except TimeoutError:
+            self.stop(Stop.TIMEOUT)
+
+    async def wait_end(self, seconds: float | None) -> bool:
+        """Wait up to `seconds`, or as long as it takes, for the handler's end; return whether it ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        return self.ended is not None
+
+    async def wait_lost(self, seconds: float) -> bool:
+        """Wait up to `seconds`, less when the lease is lost; return whether it is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._lost.wait()
+        return self._lost.is_set()
+
+    async def _call(self) -> Returned | Raised:
+        try:
+            return Returned(encode_result(await self._handler.function(self.job.task, self._context)))
+        except BaseException as error:
+            # SystemExit too: it would end the event loop from inside. A cancellation is judged by who asked for it.
+            return Raised(error)
+
+    def _call_plain(self) -> Returned | Raised:
+        try:
+            return Returned(encode_result(self._handler.function(self.job.task, self._context)))
+        except BaseException as error:
+            return Raised(error)
+
+    def _start_thread(self) -> None:
+        variables = contextvars.copy_context()
+
+        def body() -> None:
+            ended = variables.run(self._call_plain)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._end, ended)
+
+        try:
+            threading.Thread(target=body, name=f"handler {self._handler.kind}", daemon=True).start()
+        except RuntimeError as error:
+            self._end(Raised(error))  # no more threads can be had: as any error, tried again later
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        # Cancelled before its first step, it ends without having caught anything.
+        self._end(Raised(asyncio.CancelledError()) if task.cancelled() else task.result())
+
+    def _end(self, ended: Returned | Raised) -> None:
+        self.ended = ended
+        self._ended.set()
+        self._ended_or_stopped.set()

@@ -1,0 +1,175 @@
+"""Runs one attempt from its start until its outcome is stored and its slot is free again.
+
+The outcome decides what a user sees, so much is done to store it: under a shield, so that a cancellation of the pool
+does not tear it, and again and again while the database is away, until the lease is lost. After that it is somebody
+else's task, and the database would refuse the outcome anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from uuid import UUID
+
+from taskd.domain.outcome import Ending, Outcome
+from taskd.domain.retry import Retry
+from taskd.errors import Rejected, Unavailable
+from taskd.runtime.backoff import Backoff
+from taskd.runtime.supervisor import Supervisor
+from taskd.worker.attempt import Attempt
+from taskd.worker.plan import Stop, Verdict, judge
+from taskd.worker.ports import Queue
+from taskd.worker.result import Raised, error_message, error_type
+
+logger = logging.getLogger("taskd.worker")
+
+GRACE = 2.0
+"""Seconds that a stopped handler has to tidy up before its outcome is stored without it."""
+
+CANCELS = 3
+"""How often a coroutine that goes on is cancelled, `GRACE` apart, before it is left behind."""
+
+
+class Executor:
+    """Runs attempts; one for all slots of a pool.
+
+    Args:
+        queue: where outcomes go.
+        supervisor: owns what stores them.
+        trusts: whether a lease is trusted now.
+        on_scheduled: told in how many seconds a task of this process is due again.
+        grace: see `GRACE`.
+        outage: makes the pauses between attempts to store.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        supervisor: Supervisor,
+        trusts: Callable[[UUID], bool],
+        on_scheduled: Callable[[float], None],
+        *,
+        grace: float = GRACE,
+        outage: Callable[[], Backoff] = lambda: Backoff(0.1, 2.0),
+    ) -> None:
+        self.refused = 0
+        """Outcomes that the store refused, because the attempt was no longer this lease's."""
+        self.left_behind = 0
+        """Coroutines that went on after all cancellations."""
+        self._queue = queue
+        self._supervisor = supervisor
+        self._trusts = trusts
+        self._on_scheduled = on_scheduled
+        self._grace = grace
+        self._outage = outage
+
+    async def run(self, attempt: Attempt) -> None:
+        """Run an attempt until its outcome is stored, or is nobody's business any more."""
+        if not self._trusts(attempt.job.lease):
+            attempt.stop(Stop.RELEASE)
+        if attempt.stopped is None:
+            attempt.start()
+            await attempt.wait()
+            if attempt.ended is None and not await attempt.wait_end(self._grace):
+                logger.warning("%s was stopped (%s) and goes on", _name(attempt), _why(attempt))
+        await self._settle(attempt)
+
+    async def hold(self, attempt: Attempt) -> None:
+        """Wait until the attempt no longer uses its slot: a thread ends, a coroutine ends or is left behind."""
+        if attempt.ended is not None:
+            return
+        if attempt.in_thread:
+            await attempt.wait_end(None)
+            return
+        for _ in range(CANCELS - 1):
+            attempt.cancel_again()
+            if await attempt.wait_end(self._grace):
+                return
+        self.left_behind += 1
+        logger.error("%s ignores its cancellation; it is left behind, and its slot is used again", _name(attempt))
+
+    async def _settle(self, attempt: Attempt) -> None:
+        job = attempt.job
+        verdict = judge(job.task.attempt, attempt.limits, attempt.stopped, attempt.ended)
+        if verdict is None:
+            logger.warning("%s was stopped: its lease is lost, and its outcome is not stored", _name(attempt))
+            return
+        _log_failure(attempt, verdict)
+        outcome = _outcome(attempt, verdict)
+        storing = self._supervisor.spawn(self._store(attempt, outcome), "outcome")
+        await asyncio.shield(storing)
+
+    async def _store(self, attempt: Attempt, outcome: Outcome) -> None:
+        pauses = self._outage()
+        doubtful = False
+        while True:
+            try:
+                stored = await self._queue.finish(outcome)
+                break
+            except Unavailable as error:
+                if not doubtful:
+                    logger.warning("%s: %s; storing its outcome again until it works", _name(attempt), error)
+                doubtful = True
+                if await attempt.wait_lost(pauses.next()):
+                    logger.warning("%s: its lease is lost, and its outcome is not stored", _name(attempt))
+                    return
+            except Rejected as error:
+                if outcome.ending is Ending.FAILED:
+                    raise
+                verdict = Verdict(Ending.FAILED, error_type=error_type(error), error_message=error_message(error))
+                _log_failure(attempt, verdict)
+                outcome = _outcome(attempt, verdict)
+        if stored is None:
+            self._count_refused(attempt, doubtful)
+        elif outcome.ending in (Ending.RETRY, Ending.RELEASED):
+            self._on_scheduled(outcome.delay)
+
+    def _count_refused(self, attempt: Attempt, doubtful: bool) -> None:
+        if doubtful:
+            # The answer to an earlier try was lost; it may have been stored then.
+            logger.info("%s: its outcome was stored before, or the attempt is another's now", _name(attempt))
+            return
+        self.refused += 1
+        logger.warning("%s: its outcome was refused, the attempt is no longer this process's", _name(attempt))
+
+
+def _outcome(attempt: Attempt, verdict: Verdict) -> Outcome:
+    job = attempt.job
+    return Outcome(
+        task_id=job.task.id,
+        attempt=job.task.attempt,
+        lease=job.lease,
+        ending=verdict.ending,
+        result_json=verdict.result_json,
+        error_type=verdict.error_type,
+        error_message=verdict.error_message,
+        delay=verdict.delay,
+    )
+
+
+def _name(attempt: Attempt) -> str:
+    task = attempt.job.task
+    return f"task {task.id} ({task.kind}) attempt {task.attempt}"
+
+
+def _why(attempt: Attempt) -> str:
+    return "not at all" if attempt.stopped is None else attempt.stopped.name.lower()
+
+
+def _log_failure(attempt: Attempt, verdict: Verdict) -> None:
+    if verdict.ending not in (Ending.RETRY, Ending.FAILED):
+        return
+    ended = attempt.ended
+    error = ended.error if isinstance(ended, Raised) and attempt.stopped is None else None
+    then = f"again in {verdict.delay:.1f} s" if verdict.ending is Ending.RETRY else "it was the last attempt"
+    logger.log(
+        logging.WARNING if verdict.ending is Ending.RETRY else logging.ERROR,
+        "%s failed: %s: %s; %s",
+        _name(attempt),
+        verdict.error_type,
+        verdict.error_message,
+        then,
+        # A handler that asks for a retry knows why; the traceback of any other error is what its author needs.
+        exc_info=None if error is None or isinstance(error, Retry) else error,
+    )

@@ -1,0 +1,21 @@
+"""One claimed task, on its way from the dispatcher to the pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from taskd.domain.model import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A task that runs in this process, under the lease that claimed it."""
+
+    task: Task
+    lease: UUID
+
+    @property
+    def key(self) -> tuple[UUID, int]:
+        """The task's id and the number of the attempt."""
+        return self.task.id, self.task.attempt

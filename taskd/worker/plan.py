@@ -1,0 +1,99 @@
+"""What to do, decided without doing it: how many tasks to claim, when to look again, what becomes of an attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from taskd.domain.model import Task
+from taskd.domain.outcome import Ending, ending_of_failure, wait_before_retry
+from taskd.domain.retry import Retry, RetryPolicy
+from taskd.worker.registry import Handler
+from taskd.worker.result import Raised, Returned, error_message, error_type
+
+POLL = 5.0
+"""Seconds after which the queue is looked at though nothing asked for it: a lost wake-up costs no more than this."""
+
+
+class Stop(IntEnum):
+    """Why an attempt is stopped before its handler ended; a higher one takes the place of a lower one."""
+
+    RELEASE = 1  # the process ends: give the task back
+    TIMEOUT = 2  # it took too long
+    CANCEL = 3  # the user asked
+    LOST = 4  # the lease is lost: the attempt is somebody else's to judge
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for one attempt: the handler's values where it has them, else the task's own."""
+
+    timeout: float
+    max_attempts: int
+    retry: RetryPolicy
+
+
+def limits_of(task: Task, handler: Handler) -> Limits:
+    """Return the limits of a task's attempts."""
+    return Limits(
+        timeout=task.timeout_seconds if handler.timeout is None else handler.timeout,
+        max_attempts=task.max_attempts if handler.max_attempts is None else handler.max_attempts,
+        retry=handler.retry,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of an attempt; the fields are those of `Outcome`."""
+
+    ending: Ending
+    result_json: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    delay: float = 0.0
+
+
+def judge(attempt: int, limits: Limits, stop: Stop | None, ended: Returned | Raised | None) -> Verdict | None:
+    """Return what becomes of an attempt, or None when nothing is to be stored.
+
+    Args:
+        attempt: its number, from 1.
+        limits: what holds for it.
+        stop: why it was stopped, if it was.
+        ended: what its handler did; None: it was not started, or did not end in the time it was given.
+    """
+    if stop is Stop.LOST:
+        return None
+    if stop is Stop.CANCEL:
+        return Verdict(Ending.CANCELLED)
+    if stop is Stop.TIMEOUT:
+        return _failed(attempt, limits, "TimeoutError", f"the attempt took longer than {limits.timeout:g} seconds")
+    if isinstance(ended, Returned):
+        # Also when it was to be given back: work that is done is not thrown away.
+        return Verdict(Ending.DONE, result_json=ended.result_json)
+    if stop is Stop.RELEASE or ended is None:
+        return Verdict(Ending.RELEASED)
+    error = ended.error
+    asked = error.after if isinstance(error, Retry) else None
+    return _failed(attempt, limits, error_type(error), error_message(error), asked)
+
+
+def _failed(attempt: int, limits: Limits, type_: str, message: str, asked: float | None = None) -> Verdict:
+    ending = ending_of_failure(attempt, limits.max_attempts)
+    delay = wait_before_retry(limits.retry, attempt, asked) if ending is Ending.RETRY else 0.0
+    return Verdict(ending, error_type=type_, error_message=message, delay=delay)
+
+
+def claimable(free: int, *, trusted: bool, draining: bool, kinds: int) -> int:
+    """Return how many tasks to claim now: as many as there are free slots, none when they could not be kept."""
+    return free if trusted and not draining and kinds else 0
+
+
+def pause_after_claim(asked: int, got: int) -> float:
+    """Return the seconds until the next look: at once when there may be more than were asked for."""
+    return 0.0 if asked and got >= asked else POLL
+
+
+def pause_after_promote(next_due: float | None) -> float:
+    """Return the seconds until the next scheduled task may be due."""
+    return POLL if next_due is None else min(POLL, next_due)

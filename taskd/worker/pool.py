@@ -1,0 +1,158 @@
+"""The slots: so many attempts run at once, and no more.
+
+The dispatcher offers jobs up to the number of free slots, through a bounded `asyncio.Queue`; one asyncio worker for
+each slot takes them from there. A job has its slot from the moment it is offered until its handler really has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from uuid import UUID
+
+from taskd.runtime.supervisor import Supervisor
+from taskd.worker.attempt import Attempt
+from taskd.worker.context import Context
+from taskd.worker.execute import Executor
+from taskd.worker.job import Job
+from taskd.worker.plan import Stop, limits_of
+from taskd.worker.registry import Registry
+from taskd.worker.reporter import Reporter
+
+logger = logging.getLogger("taskd.worker")
+
+REMEMBERED = 1000
+"""Cancellations kept for attempts that are not here yet: the news of one may come before the claim's answer."""
+
+
+class Pool:
+    """Runs attempts in `slots` slots.
+
+    Args:
+        registry: the handlers.
+        executor: runs one attempt.
+        reporter: takes their progress.
+        supervisor: owns the workers.
+        slots: attempts that run at once, 1 or more.
+        on_free: called when a slot becomes free.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        executor: Executor,
+        reporter: Reporter,
+        supervisor: Supervisor,
+        slots: int,
+        on_free: Callable[[], None],
+    ) -> None:
+        self.slots = slots
+        self.busy = 0
+        """Slots in use, also by threads that were stopped and go on."""
+        self._registry = registry
+        self._executor = executor
+        self._reporter = reporter
+        self._supervisor = supervisor
+        self._on_free = on_free
+        self._jobs: asyncio.Queue[Attempt] = asyncio.Queue(maxsize=slots)
+        self._workers: list[asyncio.Task[None]] = []
+        self._open: set[Attempt] = set()
+        self._cancelled: OrderedDict[tuple[UUID, int], None] = OrderedDict()
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody uses."""
+        return self.slots - self.busy
+
+    def start(self) -> None:
+        """Start the workers."""
+        self._workers = [self._supervisor.spawn(self._work(), f"slot {n}") for n in range(self.slots)]
+
+    def offer(self, job: Job) -> None:
+        """Run a job in a free slot.
+
+        Raises:
+            asyncio.QueueFull: there is none; the caller has claimed more than `free`.
+        """
+        if self.free <= 0:
+            raise asyncio.QueueFull
+        handler = self._registry.get(job.task.kind)
+        if handler is None:
+            raise LookupError(f"a task of kind {job.task.kind} was claimed, which has no handler")
+        attempt = Attempt(job, handler, limits_of(job.task, handler), Context(job, self._reporter))
+        if job.key in self._cancelled:
+            del self._cancelled[job.key]
+            attempt.stop(Stop.CANCEL)
+        self._jobs.put_nowait(attempt)
+        self.busy += 1
+        self._open.add(attempt)
+        self._settled.clear()
+
+    def cancel(self, task_id: UUID, attempt: int) -> bool:
+        """Stop an attempt because its user asked; return whether it is here."""
+        key = (task_id, attempt)
+        found = [one for one in self._open if one.job.key == key]
+        for one in found:
+            one.stop(Stop.CANCEL)
+        if not found:
+            self._cancelled[key] = None
+            if len(self._cancelled) > REMEMBERED:
+                self._cancelled.popitem(last=False)
+        return bool(found)
+
+    def lose(self, lease: UUID) -> int:
+        """Stop all attempts under a lease that is lost, and store nothing of them; return how many there are."""
+        lost = [attempt for attempt in self._open if attempt.job.lease == lease]
+        for attempt in lost:
+            attempt.stop(Stop.LOST)
+        return len(lost)
+
+    def holds(self, lease: UUID) -> bool:
+        """Return whether an attempt under this lease has no stored outcome yet."""
+        return any(attempt.job.lease == lease for attempt in self._open)
+
+    def release(self) -> None:
+        """Stop all attempts and give their tasks back, their attempts unspent."""
+        for attempt in tuple(self._open):
+            attempt.stop(Stop.RELEASE)
+
+    async def wait_settled(self, seconds: float | None) -> bool:
+        """Wait up to `seconds` until every outcome is stored or lost; return whether it is so."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._settled.wait()
+        return not self._open
+
+    async def stop(self) -> None:
+        """Cancel the workers, whatever they do. Safe twice, and before `start`."""
+        workers, self._workers = self._workers, []
+        for attempt in tuple(self._open):
+            attempt.stop(Stop.LOST)
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            await asyncio.wait(workers)
+
+    async def _work(self) -> None:
+        while True:
+            attempt = await self._jobs.get()
+            try:
+                try:
+                    await self._executor.run(attempt)
+                finally:
+                    self._settle(attempt)
+                await self._executor.hold(attempt)
+            finally:
+                self.busy -= 1
+                self._on_free()
+
+    def _settle(self, attempt: Attempt) -> None:
+        self._reporter.forget(attempt.job.key)
+        self._open.discard(attempt)
+        if not self._open:
+            self._settled.set()

@@ -1,0 +1,53 @@
+"""Takes back what dead processes held."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from taskd.runtime.backoff import Backoff
+from taskd.runtime.service import Periodic
+from taskd.runtime.supervisor import Supervisor
+from taskd.worker.ports import Leases
+
+logger = logging.getLogger("taskd.worker")
+
+EVERY = 1.0
+"""Seconds between looks; with a lease of 6 s a dead process's tasks run again within 8."""
+
+BATCH = 500
+"""Tasks taken back in one transaction."""
+
+
+class Reaper:
+    """Looks for dead leases now and then. Every worker has one; they step over each other's rows.
+
+    Args:
+        leases: the store's.
+        supervisor: owns the loop.
+        on_rescued: called when tasks were taken back, and are due.
+    """
+
+    def __init__(self, leases: Leases, supervisor: Supervisor, on_rescued: Callable[[], None]) -> None:
+        self.rescued = 0
+        """Tasks taken back so far."""
+        self._leases = leases
+        self._on_rescued = on_rescued
+        self._service = Periodic("reaper", self.run_once, supervisor, Backoff(0.1, 2.0))
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._service.start()
+
+    async def stop(self) -> None:
+        """Look no more. Safe twice, and before `start`."""
+        await self._service.stop()
+
+    async def run_once(self) -> float:
+        """Take back one batch; return the seconds until the next."""
+        number = await self._leases.rescue(BATCH)
+        if number:
+            self.rescued += number
+            logger.warning("took back %d tasks of processes that are gone", number)
+            self._on_rescued()
+        return 0.0 if number >= BATCH else EVERY

@@ -1,0 +1,169 @@
+"""The worker as a whole: builds its parts, starts them, drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from uuid import UUID
+
+from taskd.clock import Clock, monotonic
+from taskd.domain.event import Event
+from taskd.domain.model import Status
+from taskd.runtime.supervisor import Supervisor
+from taskd.service.ports import PartHealth
+from taskd.worker.cleaner import Cleaner
+from taskd.worker.dispatcher import Dispatcher, Promoter, WaitingKinds
+from taskd.worker.execute import GRACE, Executor
+from taskd.worker.lease import LeaseKeeper
+from taskd.worker.pool import Pool
+from taskd.worker.ports import Leases, Queue, Sweep
+from taskd.worker.reaper import Reaper
+from taskd.worker.registry import Registry
+from taskd.worker.reporter import Reporter
+
+logger = logging.getLogger("taskd.worker")
+
+STORE_WITHIN = 5.0
+"""Seconds after the drain's deadline in which outcomes are still stored: handlers get their grace, and the database
+one outage's worth of patience."""
+
+
+class Worker:
+    """Claims tasks and runs their handlers.
+
+    Call `start` once the database answers, `observe` with each batch of events, `drain` then `stop` at the end.
+
+    Args:
+        queue, leases, sweep: the store's ports.
+        registry: the handlers; may grow while the worker runs.
+        supervisor: owns all background tasks; stop the worker before it.
+        slots: attempts that run at once (`TASKD_CONCURRENCY`), 1 or more.
+        role, name: for who looks into the table of leases; the name defaults to host and process id.
+        grace: seconds that a stopped handler has to tidy up.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        leases: Leases,
+        sweep: Sweep,
+        registry: Registry,
+        supervisor: Supervisor,
+        *,
+        slots: int,
+        role: str = "worker",
+        name: str = "",
+        grace: float = GRACE,
+        clock: Clock = monotonic,
+    ) -> None:
+        self.registry = registry
+        self._grace = grace
+        self._hurried = False
+        self._state = "not started"
+        name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self.keeper = LeaseKeeper(leases, supervisor, role=role, name=name, holder=self, clock=clock)
+        self.promoter = Promoter(queue, supervisor, self.wake, clock=clock)
+        self.executor = Executor(queue, supervisor, self.keeper.trusts, self.promoter.due_in, grace=grace)
+        self.reporter = Reporter(queue, supervisor)
+        self.pool = Pool(registry, self.executor, self.reporter, supervisor, slots, self._slot_freed)
+        self.dispatcher = Dispatcher(queue, self.keeper, self.pool, registry, supervisor)
+        self.waiting = WaitingKinds(queue, registry, supervisor)
+        self.reaper = Reaper(leases, supervisor, lambda: self.promoter.due_in(0.0))
+        self.cleaner = Cleaner(sweep, supervisor, clock=clock)
+
+    async def start(self) -> None:
+        """Register a lease and begin to work.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        await self.keeper.start()
+        self.pool.start()
+        for part in (self.reporter, self.promoter, self.dispatcher, self.waiting, self.reaper, self.cleaner):
+            part.start()
+        self._state = "running"
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Take note of what happened to tasks, in this process or another; a listener of the feed."""
+        ready = False
+        for event in events:
+            task = event.task
+            if task.status is Status.NEW:
+                ready = ready or self.registry.get(task.kind) is not None
+            elif task.status is Status.SCHEDULED:
+                self.promoter.due_in(max(0.0, (task.run_at - event.at).total_seconds()))
+            elif task.status is Status.RUNNING and task.cancel_requested_at is not None:
+                self.pool.cancel(task.id, task.attempt)
+        if ready:
+            self.dispatcher.wake()
+
+    def wake(self) -> None:
+        """Say that there may be ready tasks."""
+        self.dispatcher.wake()
+
+    def cancel(self, task_id: UUID, attempt: int) -> bool:
+        """Stop an attempt because its user asked; return whether it runs here."""
+        return self.pool.cancel(task_id, attempt)
+
+    def health(self) -> PartHealth:
+        """Return whether it works, and which kinds wait for want of a handler."""
+        fault = self.keeper.fault or self.dispatcher.fault
+        if self._state != "running" or fault is not None or not self.keeper.trusted:
+            return PartHealth(False, fault or (self._state if self._state != "running" else "no lease"))
+        detail = f"{self.pool.busy} of {self.pool.slots} slots busy"
+        if self.waiting.kinds:
+            detail += f"; no handler here for: {', '.join(self.waiting.kinds)}"
+        return PartHealth(True, detail)
+
+    async def drain(self, seconds: float) -> None:
+        """Claim no more; let what runs go on for up to `seconds`; then stop it and give its tasks back.
+
+        Returns when all outcomes are stored or can't be. `hurry` cuts the wait short.
+        """
+        if self._state != "running":
+            return
+        self._state = "draining"
+        now = asyncio.get_running_loop().time
+        deadline = now() + seconds
+        await self.dispatcher.drain(max(seconds, STORE_WITHIN))
+        if not self._hurried and not await self.pool.wait_settled(max(0.0, deadline - now())):
+            logger.info("stopping attempts that still run; their tasks are given back")
+        self.pool.release()
+        if not await self.pool.wait_settled(self._grace + STORE_WITHIN):
+            logger.warning("some outcomes could not be stored; their tasks will be taken back")
+        self._state = "drained"
+
+    def hurry(self) -> None:
+        """Make a `drain` stop what runs at once, now or when it comes."""
+        self._hurried = True
+        if self._state == "draining":
+            self.pool.release()
+
+    async def stop(self) -> None:
+        """Drain without waiting, and end all parts and the lease. Safe twice, and before `start`."""
+        self.hurry()
+        await self.drain(0.0)
+        for part in (self.waiting, self.reaper, self.cleaner, self.promoter, self.pool, self.reporter, self.keeper):
+            await part.stop()
+        self._state = "not started"
+
+    def _slot_freed(self) -> None:
+        self.dispatcher.slot_freed()
+
+    # The keeper's `Holder`.
+
+    def gained(self) -> None:
+        """There is a lease to claim with."""
+        self.dispatcher.wake()
+
+    def lost(self, lease: UUID) -> None:
+        """Stop what runs under a lost lease."""
+        self.pool.lose(lease)
+
+    def holds(self, lease: UUID) -> bool:
+        """Return whether an attempt under this lease has no stored outcome yet."""
+        return self.pool.holds(lease)
