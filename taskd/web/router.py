@@ -1,0 +1,120 @@
+"""Routes: which handler answers a path and a method, and what is said when none does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskd.domain.fields import Bad, Id
+from taskd.domain.forms import Entry, Form
+from taskd.errors import Fault, Invalid, NotAcceptable, NotFound, TaskdError
+from taskd.http1.accept import best
+from taskd.web.message import JSON, Answer, Handler, Request, Response
+from taskd.web.problem import of_status
+
+NOTHING = Form({})
+_ID = Id()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a call may answer, for OpenAPI: a schema by name or in place, None for an empty body."""
+
+    meaning: str
+    schema: str | Mapping[str, Any] | None = None
+    headers: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call: how it is reached, what it takes, what it answers.
+
+    `path` has literal segments and at most one `{id}`. `query` is checked by the router, unless `own_query` says that
+    the handler does it. `body` names the schema of what it takes.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    replies: Mapping[int, Reply]
+    query: Form = NOTHING
+    own_query: bool = False
+    headers: Mapping[str, Entry] | None = None
+    body: str | None = None
+    body_types: Sequence[str] = (JSON,)
+    errors: Sequence[type[TaskdError]] = ()
+    produces: str = JSON
+    open: bool = False
+    """Whether anybody may call it, without saying who they are."""
+
+
+class Router:
+    """Finds routes. Literal segments are preferred to `{id}`."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self._literal: dict[str, dict[str, Route]] = {}
+        self._with_id: dict[tuple[str, str], dict[str, Route]] = {}
+        for route in self.routes:
+            before, found, after = route.path.partition("{id}")
+            methods = self._with_id.setdefault((before, after), {}) if found else self._literal.setdefault(before, {})
+            if route.method in methods:
+                raise ValueError(f"{route.method} {route.path} is routed twice")
+            methods[route.method] = route
+
+    def find(self, path: str) -> tuple[Mapping[str, Route], str | None]:
+        """Return the routes of a path by method (none: there is no such path), and the text in place of `{id}`."""
+        methods = self._literal.get(path)
+        if methods is not None:
+            return methods, None
+        for (before, after), found in self._with_id.items():
+            text = path[len(before) : len(path) - len(after)]
+            if path.startswith(before) and path.endswith(after) and text and "/" not in text:
+                return found, text
+        return {}, None
+
+    async def __call__(self, request: Request) -> Answer:
+        """Answer a request by its route.
+
+        Raises:
+            NotFound, NotAcceptable, Invalid: and whatever the handler raises.
+        """
+        if request.path == "*":
+            # RFC 9110 9.3.7: asks about the server as a whole.
+            return Response(204, headers=[("Allow", "GET, HEAD, POST, PATCH, DELETE, OPTIONS")])
+        methods, text = self.find(request.path)
+        if not methods:
+            raise NotFound("there is nothing at this path")
+        method = "GET" if request.head.method == "HEAD" else request.head.method
+        route = methods.get(method)
+        if route is None:
+            return _other_method(request, methods)
+        request.route = route.path
+        if best(request.head.get(b"accept"), [route.produces]) is None:
+            raise NotAcceptable(f"this call answers with {route.produces}")
+        faults: list[Fault] = []
+        if text is not None:
+            found = _ID.read(text)
+            if isinstance(found, Bad):
+                faults.append(Fault("id", found.message))
+            else:
+                request.task_id = found
+        if not route.own_query:
+            request.args = route.query.read(request.query, faults)
+        if route.body is None and request.body.strip() not in (b"", b"{}"):
+            faults.append(Fault("body", "this call takes none"))
+        if faults:
+            raise Invalid(faults)
+        if route.body is not None and request.head.content_length is None and not request.head.chunked:
+            return of_status(411, "the body's length must be announced", request.id)
+        return await route.handler(request)
+
+
+def _other_method(request: Request, methods: Mapping[str, Route]) -> Response:
+    allowed = sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])})
+    allow = ("Allow", ", ".join(allowed))
+    if request.head.method == "OPTIONS":
+        return Response(204, headers=[allow])
+    return of_status(405, f"this path takes {allow[1]}", request.id).with_headers(allow)
