@@ -27,6 +27,9 @@ from taskd.worker.registry import Registry
 
 logger = logging.getLogger("taskd.worker")
 
+SLACK = 0.05
+"""Seconds by which two looks at one task's time may differ: the clock here and the database's tick apart."""
+
 
 class Dispatcher:
     """Hands ready tasks to the pool, as many as it has free slots."""
@@ -128,7 +131,6 @@ class Promoter:
     async def run_once(self) -> float:
         """Promote what is due; return the seconds until the next look."""
         due, self._next_due = self._next_due, None
-        was_due = due is not None and due <= self._clock()
         # What is said to be due during the call counts below, and needs no waking.
         self._look_at = 0.0
         try:
@@ -141,7 +143,9 @@ class Promoter:
             self._next_due = min(now + pause, self._next_due or math.inf)
         rest = pause_after_promote(None if self._next_due is None else max(0.0, self._next_due - now))
         self._look_at = now + rest
-        if was_due or pause == 0.0:
+        gone = due is not None and (pause is None or now + pause > due + SLACK)
+        if gone or pause == 0.0:
+            # What was said to be due is no longer scheduled.
             self._on_ready()
         return rest
 

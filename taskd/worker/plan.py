@@ -68,11 +68,11 @@ def judge(attempt: int, limits: Limits, stop: Stop | None, ended: Returned | Rai
         return Verdict(Ending.CANCELLED)
     if stop is Stop.TIMEOUT:
         return _failed(attempt, limits, "TimeoutError", f"the attempt took longer than {limits.timeout:g} seconds")
-    if isinstance(ended, Returned):
-        # Also when it was to be given back: work that is done is not thrown away.
-        return Verdict(Ending.DONE, result_json=ended.result_json)
     if stop is Stop.RELEASE or ended is None:
+        # Also when it returned: a function that sees `ctx.cancelled` and returns has not done its work.
         return Verdict(Ending.RELEASED)
+    if isinstance(ended, Returned):
+        return Verdict(Ending.DONE, result_json=ended.result_json)
     error = ended.error
     asked = error.after if isinstance(error, Retry) else None
     return _failed(attempt, limits, error_type(error), error_message(error), asked)
