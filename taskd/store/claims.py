@@ -17,9 +17,6 @@ _SQL = load("claims")
 PROMOTED_AT_ONCE = 1000
 """Tasks that one `promote` makes ready."""
 
-LOOKS = 3
-"""How often a claim looks again when others took what it saw."""
-
 
 class ClaimStore:
     """The queue of one database. Outcomes and reports of many attempts share a statement.
@@ -43,14 +40,18 @@ class ClaimStore:
 
         A lease that is not registered or has expired gets none.
         """
-        claimed: list[Task] = []
-        for _ in range(LOOKS):
-            rows = await self._database.fetch(_SQL["claim"], lease, list(kinds), limit - len(claimed))
-            got = [task_of(row) for row in rows if row["id"] is not None]
-            claimed += got
-            if len(got) == rows[0][TASK_COLUMNS]:
-                break
+        claimed, wanted = await self._claim(lease, kinds, limit)
+        if len(claimed) < wanted:
+            # Others hold what was seen. One kind alone steps over that, to tasks that were not among the best.
+            for kind in kinds:
+                if len(claimed) < limit:
+                    claimed += (await self._claim(lease, [kind], limit - len(claimed)))[0]
         return claimed
+
+    async def _claim(self, lease: UUID, kinds: Sequence[str], limit: int) -> tuple[list[Task], int]:
+        """Return what was claimed, and how many had been seen."""
+        rows = await self._database.fetch(_SQL["claim"], lease, list(kinds), limit)
+        return [task_of(row) for row in rows if row["id"] is not None], rows[0][TASK_COLUMNS]
 
     async def finish(self, outcome: Outcome) -> Task | None:
         """Store how an attempt ended, and return the task; None: refused, the attempt no longer is that lease's."""

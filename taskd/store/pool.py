@@ -105,16 +105,7 @@ class Database:
             return
         try:
             with translated():
-                self._pool = await asyncpg.create_pool(
-                    self._url,
-                    min_size=self._min_size,
-                    max_size=self._max_size,
-                    statement_cache_size=200 if self._statement_cache else 0,
-                    timeout=self._timeout,
-                    command_timeout=self._timeout,
-                    reset=_nothing_to_reset,
-                    server_settings=_server_settings(self._statement_cache),
-                )
+                self._pool = await self._connect()
         except Unavailable as error:
             refusal = error.__cause__
             if isinstance(refusal, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
@@ -122,6 +113,28 @@ class Database:
             raise
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             raise ConfigError(f"database_url: {error}") from None
+
+    async def _connect(self) -> asyncpg.Pool[Row]:
+        pool = asyncpg.create_pool(
+            self._url,
+            # asyncpg restores a floor by a task of its own, which fills the log during an outage: so there is none.
+            min_size=0,
+            max_size=self._max_size,
+            statement_cache_size=200 if self._statement_cache else 0,
+            timeout=self._timeout,
+            command_timeout=self._timeout,
+            reset=_nothing_to_reset,
+            server_settings=_server_settings(self._statement_cache),
+        )
+        await pool
+        try:
+            first = [await pool.acquire() for _ in range(self._min_size)]
+            for connection in first:
+                await pool.release(connection)
+        except BaseException:
+            pool.terminate()
+            raise
+        return pool
 
     async def close(self) -> None:
         """Close all connections, when those in use are done, or after 5 s. Safe twice, and before `open`."""
@@ -178,9 +191,17 @@ def _guarded(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> Iterator[None
         with translated():
             yield
     except asyncpg.InterfaceError:
-        if connection.is_closed():
+        if _is_lost(connection):
             raise Unavailable("the connection to the database was lost") from None
         raise
+
+
+def _is_lost(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        # The pool has taken it out already, under who holds it.
+        return True
 
 
 def _text(statement: Statement | str) -> str:

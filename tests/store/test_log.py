@@ -1,0 +1,132 @@
+"""What changes leave in the event log, and in what order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+from uuid import UUID
+
+from taskd.domain.forms import TaskPatch
+from taskd.domain.outcome import Report
+from taskd.errors import Conflict
+from taskd.store.claims import ClaimStore
+from taskd.store.pool import Database, Session
+from taskd.store.tasks import TaskStore
+from tests.store.conftest import Maker
+
+
+class Inside:
+    """Stands for a database: everything runs in one transaction that the test ends."""
+
+    def __init__(self, session: Session) -> None:
+        self.fetch = session.fetch
+        self._session = session
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        yield self._session
+
+
+def inside(session: Session) -> Database:
+    return cast(Database, Inside(session))
+
+
+async def log(database: Database) -> dict[UUID, list[int]]:
+    """Return each task's versions in the order of the log."""
+    found: dict[UUID, list[int]] = defaultdict(list)
+    for row in await database.fetch("SELECT task_id, version FROM events ORDER BY xid, seq"):
+        found[row["task_id"]].append(row["version"])
+    return found
+
+
+async def test_a_batch_that_meets_a_younger_transactions_row_keeps_its_order(
+    make: Maker, tasks: TaskStore, database: Database
+) -> None:
+    first, second = await make.many(2)
+    async with database.transaction() as older:
+        # The older transaction gets its id at its first row.
+        await TaskStore(inside(older)).update(None, first.id, TaskPatch({"priority": 1}))
+        await tasks.update(None, second.id, TaskPatch({"priority": 2}))
+        await TaskStore(inside(older)).update(None, second.id, TaskPatch({"priority": 3}))
+    assert await log(database) == {first.id: [1, 2], second.id: [1, 2, 3]}
+    xids = await database.fetch(
+        "SELECT xid::text::bigint AS xid FROM events WHERE task_id = $1 ORDER BY seq", second.id
+    )
+    assert xids[1]["xid"] == xids[2]["xid"], "the crossing did not happen"
+
+
+async def test_a_deletion_after_a_younger_change_comes_last(make: Maker, tasks: TaskStore, database: Database) -> None:
+    first, second = await make.many(2)
+    async with database.transaction() as older:
+        await TaskStore(inside(older)).update(None, first.id, TaskPatch({"priority": 1}))
+        await tasks.update(None, second.id, TaskPatch({"title": "younger"}))
+        await TaskStore(inside(older)).delete(None, second.id)
+    assert (await log(database))[second.id] == [1, 2, 3]
+
+
+async def test_a_progress_batch_across_two_open_transactions(
+    make: Maker, tasks: TaskStore, claims: ClaimStore, database: Database, lease: UUID
+) -> None:
+    await make.many(20)
+    batch = await claims.claim(lease, ["default"], 20)
+    async with database.transaction() as older, database.transaction() as younger:
+        await ClaimStore(inside(older)).report_many([Report(batch[0].id, 1, lease, 0.1, None)])
+        await ClaimStore(inside(younger)).report_many([Report(task.id, 1, lease, 0.2, None) for task in batch[10:]])
+        await tasks.cancel(None, batch[5].id)
+        await ClaimStore(inside(older)).report_many([Report(task.id, 1, lease, 0.3, None) for task in batch[1:10]])
+    assert {tuple(versions) for versions in (await log(database)).values()} == {(1, 2, 3), (1, 2, 3, 4)}
+
+
+async def test_under_random_load_each_version_has_one_event_in_its_place(
+    make: Maker, tasks: TaskStore, database: Database
+) -> None:
+    made = await make.many(5)
+    ids = [task.id for task in made]
+
+    async def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for n in range(15):
+            task_id = chance.choice(ids)
+            try:
+                match chance.randrange(4):
+                    case 0:
+                        await tasks.cancel(None, task_id)
+                    case 1:
+                        await tasks.retry(None, task_id)
+                    case 2:
+                        async with database.transaction() as session:
+                            # In one order, or two of these could wait for each other.
+                            for each in sorted(chance.sample(ids, 2)):
+                                patch = TaskPatch({"title": f"{seed}.{n}"})
+                                await TaskStore(inside(session)).update(None, each, patch)
+                    case _:
+                        await tasks.update(None, task_id, TaskPatch({"description": f"{seed}.{n}"}))
+            except Conflict:
+                pass
+
+    await asyncio.gather(*map(work, range(12)))
+    now = {task.id: task.version for task in await tasks.get_many(ids)}
+    assert await log(database) == {task_id: list(range(1, version + 1)) for task_id, version in now.items()}
+    assert sum(now.values()) > 50
+
+
+async def test_a_change_that_is_rolled_back_leaves_no_event(make: Maker, database: Database) -> None:
+    task = await make.one()
+    try:
+        async with database.transaction() as session:
+            await TaskStore(inside(session)).cancel(None, task.id)
+            raise KeyError
+    except KeyError:
+        pass
+    assert await log(database) == {task.id: [1]}
+
+
+async def test_a_change_past_the_store_is_logged_too(make: Maker, database: Database) -> None:
+    made = await make.many(3)
+    await database.execute("UPDATE task_states SET priority = 7, version = version + 1, event = 'updated'")
+    await database.execute("DELETE FROM task_states")
+    assert await log(database) == {task.id: [1, 2, 3] for task in made}

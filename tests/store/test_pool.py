@@ -1,0 +1,136 @@
+"""Connections, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from taskd.errors import ConfigError, Invalid, TaskdError, Unavailable
+from taskd.store.faults import translate, translated
+from taskd.store.pool import Database
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (asyncpg.ConnectionDoesNotExistError("x"), Unavailable),
+        (asyncpg.CannotConnectNowError("x"), Unavailable),
+        (asyncpg.AdminShutdownError("x"), Unavailable),
+        (asyncpg.CrashShutdownError("x"), Unavailable),
+        (asyncpg.TooManyConnectionsError("x"), Unavailable),
+        (asyncpg.DiskFullError("x"), Unavailable),
+        (asyncpg.QueryCanceledError("x"), Unavailable),
+        (asyncpg.ReadOnlySQLTransactionError("x"), Unavailable),
+        (asyncpg.DeadlockDetectedError("x"), Unavailable),
+        (asyncpg.LockNotAvailableError("x"), Unavailable),
+        (asyncpg.InvalidPasswordError("x"), Unavailable),
+        (ConnectionRefusedError("x"), Unavailable),
+        (TimeoutError("x"), Unavailable),
+        (asyncpg.CharacterNotInRepertoireError("x"), Invalid),
+        (asyncpg.InvalidTextRepresentationError("x"), Invalid),
+        (asyncpg.UndefinedTableError("x"), None),
+        (asyncpg.UniqueViolationError("x"), None),
+        (asyncpg.InterfaceError("x"), None),
+        (asyncpg.ClientConfigurationError("x"), None),
+        (ValueError("x"), None),
+    ],
+)
+def test_each_fault_is_told_by_its_class(error: Exception, expected: type[TaskdError] | None) -> None:
+    found = translate(error)
+    assert type(found) is (expected or type(None))
+    with pytest.raises(expected or type(error)) as raised, translated():
+        raise error
+    assert raised.value.__cause__ is (error if expected else None)
+
+
+@pytest.mark.parametrize("value", ["n\0l", "\ud800"])
+async def test_text_that_can_not_be_stored_is_the_callers_fault(database: Database, value: str) -> None:
+    with pytest.raises(Invalid):
+        await database.fetchval("SELECT $1::text", value)
+    assert await database.fetchval("SELECT $1::text", "fine") == "fine"
+
+
+async def test_a_bug_in_a_statement_is_not_hidden(database: Database) -> None:
+    with pytest.raises(asyncpg.PostgresSyntaxError):
+        await database.execute("SELEC")
+    with pytest.raises(asyncpg.InterfaceError):
+        await database.execute("SELECT $1::int", 1, 2)
+
+
+async def test_open_waits_for_one_connection(database_url: str) -> None:
+    database = Database(database_url, max_size=10)
+    assert database.connections == (0, 0)
+    await database.open()
+    await database.open()
+    assert database.connections == (1, 1)
+    await asyncio.gather(*(database.execute("SELECT pg_sleep(0.05)") for _ in range(4)))
+    assert database.connections == (4, 4)
+    await database.close()
+    await database.close()
+
+
+async def test_a_closed_database_is_unavailable(database_url: str) -> None:
+    database = Database(database_url)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await database.fetch("SELECT 1")
+        with pytest.raises(Unavailable):
+            async with database.transaction():
+                pass
+        await database.open()
+        await database.close()
+
+
+async def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    database = Database(f"postgresql://x@/x?host={tmp_path}")
+    with pytest.raises(Unavailable):
+        await database.open()
+    await database.close()
+
+
+async def test_a_refused_database_is_a_matter_of_settings(database_url: str) -> None:
+    wrong = urlunsplit(urlsplit(database_url)._replace(path="/there_is_none"))
+    with pytest.raises(ConfigError, match="there_is_none"):
+        await Database(wrong).open()
+    with pytest.raises(ConfigError):
+        await Database("mysql://x").open()
+
+
+@pytest.mark.parametrize("statement_cache", [True, False])
+async def test_lost_connections_heal_with_the_next_call(database_url: str, statement_cache: bool) -> None:
+    database = Database(database_url, max_size=1, statement_cache=statement_cache)
+    await database.open()
+    with pytest.raises(Unavailable):
+        await database.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert await database.fetchval("SELECT 1") == 1
+    with pytest.raises(Unavailable):
+        async with database.transaction() as session:
+            await session.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    row = await database.fetchrow("SELECT 2 AS two")
+    assert row is not None
+    assert row["two"] == 2
+    await database.close()
+
+
+async def test_a_statement_that_takes_too_long_is_given_up(database_url: str) -> None:
+    database = Database(database_url, max_size=1, timeout=0.2)
+    await database.open()
+    with pytest.raises(Unavailable):
+        await database.execute("SELECT pg_sleep(30)")
+    assert await database.fetchval("SELECT 1") == 1
+    async with database.transaction():
+        with pytest.raises(Unavailable):
+            await database.fetchval("SELECT 1")
+    await database.close()
+
+
+async def test_an_error_inside_a_transaction_rolls_it_back(database: Database) -> None:
+    with pytest.raises(KeyError):
+        async with database.transaction() as session:
+            await session.execute("CREATE TABLE short_lived ()")
+            raise KeyError
+    assert await database.fetchval("SELECT to_regclass('short_lived')") is None
