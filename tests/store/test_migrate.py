@@ -18,7 +18,8 @@ from tests.store.conftest import Maker
 SCHEMA = Path(__file__).parents[2] / "schema.sql"
 
 CATALOG = """
-SELECT 'relation', c.relname, c.relkind::text, c.reloptions::text, pg_get_viewdef(c.oid), pg_get_expr(relpartbound, c.oid)
+SELECT 'relation', c.relname, c.relkind::text, c.reloptions::text, pg_get_viewdef(c.oid),
+    pg_get_expr(relpartbound, c.oid)
 FROM pg_class c WHERE relnamespace = 'public'::regnamespace
 UNION ALL SELECT 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull::text,
     attnum || coalesce(pg_get_expr(adbin, adrelid), '')

@@ -129,8 +129,11 @@ async def test_a_statement_that_takes_too_long_is_given_up(database_url: str) ->
 
 
 async def test_an_error_inside_a_transaction_rolls_it_back(database: Database) -> None:
-    with pytest.raises(KeyError):
+    async def fail() -> None:
         async with database.transaction() as session:
             await session.execute("CREATE TABLE short_lived ()")
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
     assert await database.fetchval("SELECT to_regclass('short_lived')") is None

@@ -3,7 +3,8 @@
 -- `want` looks, without locks, how many of each kind belong to the best $3; `taken` then locks as many of each kind in
 -- the order of the index `task_states_ready`, stepping over what others have locked. Materialized, or the planner may
 -- run a locking LIMIT more than once. A lease that is gone or expired gets nothing. There is always at least one row;
--- `wanted` says how many were seen, so that a claimer who lost races knows to look again.
+-- `wanted` says how many were seen, so that a claimer who lost races can look again. `= ANY (ARRAY(…))` because the
+-- planner takes a LIMIT that it doesn't know for a tenth of the table, and would join by reading all of it.
 WITH holder AS MATERIALIZED (
     SELECT lease FROM leases WHERE lease = $1 AND expires_at > clock_timestamp()
 ), want AS MATERIALIZED (
@@ -32,8 +33,8 @@ WITH holder AS MATERIALIZED (
         status = 'running', attempt = s.attempt + 1, lease = $1, started_at = clock_timestamp(), progress = NULL,
         progress_note = NULL, event = 'started', version = s.version + 1, updated_at = clock_timestamp(),
         event_xid = greatest(s.event_xid, pg_current_xact_id())
-    FROM taken JOIN tasks t ON t.id = taken.task_id
-    WHERE s.task_id = taken.task_id
+    FROM tasks t
+    WHERE s.task_id = ANY (ARRAY(SELECT task_id FROM taken)) AND t.id = s.task_id
     RETURNING t.id, t.owner, t.kind, t.title, t.description, t.payload, s.status, s.priority, s.run_at, s.attempt,
         s.max_attempts, s.timeout_seconds, s.progress, s.progress_note, s.result, s.error_type, s.error_message,
         s.error_attempt, s.error_at, s.version, t.created_at, s.updated_at, s.started_at, s.finished_at,
@@ -112,7 +113,7 @@ WITH due AS MATERIALIZED (
     UPDATE task_states s SET
         status = 'new', event = 'updated', version = s.version + 1, updated_at = clock_timestamp(),
         event_xid = greatest(s.event_xid, pg_current_xact_id())
-    FROM due WHERE s.task_id = due.task_id
+    WHERE s.task_id = ANY (ARRAY(SELECT task_id FROM due))
     RETURNING s.task_id
 )
 SELECT (SELECT count(*) FROM promoted) AS promoted,

@@ -47,6 +47,7 @@ SELECT r.*, clock_timestamp() AS now FROM task_rows r WHERE r.id = $1 FOR UPDATE
 
 -- name: page
 -- Ids by (created_at, id) of the one index that fits, then the rows: a page reads what it shows and no more.
+-- LATERAL, because the planner takes a LIMIT that it doesn't know for a tenth of the table, and would join by reading it.
 -- With statuses each of them is a range of its own index, cut to the page before they are merged.
 WITH page AS MATERIALIZED (
     SELECT p.id, p.created_at
@@ -75,7 +76,7 @@ WITH page AS MATERIALIZED (
     ORDER BY p.created_at, p.id                                                                       --? up
     LIMIT :limit
 )
-SELECT r.* FROM page JOIN task_rows r ON r.id = page.id
+SELECT r.* FROM page CROSS JOIN LATERAL (SELECT * FROM task_rows WHERE id = page.id LIMIT 1) r
 ORDER BY page.created_at DESC, page.id DESC                                                           --? down
 ORDER BY page.created_at, page.id                                                                     --? up
 
