@@ -1,0 +1,352 @@
+"""One HTTP connection: the only glue between `http1` and asyncio.
+
+Bytes go into the parser; a request that is complete becomes a task that asks the application for the answer; the
+answer goes out; only then is the next request looked at, so answers keep the order of pipelined requests. While an
+answer is due, little more is read than what is already here. A connection has one deadline at a time, which the
+server looks at now and then.
+
+When the client is gone, a stream ends. Any other request goes on to its end: a change that has begun is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from taskd.clock import Clock
+from taskd.http1.encode import CONTINUE, LAST_CHUNK, chunk, response_head
+from taskd.http1.head import Head, HeadMemo
+from taskd.http1.limits import BadRequest, Limits
+from taskd.http1.parser import Body, End, NeedData, Parser
+from taskd.runtime.supervisor import Supervisor
+from taskd.web.message import Answer, Handler, Request, Response, Stream
+from taskd.web.middleware import request_id_of
+from taskd.web.problem import of_status
+
+logger = logging.getLogger("taskd.http")
+
+READ_AHEAD = 64 * 1024
+"""Bytes that may come in while an answer is due; then reading pauses."""
+
+
+class Upgrader(Protocol):
+    """Speaks another protocol on connections that ask for it."""
+
+    def wants(self, head: Head) -> bool:
+        """Return whether it takes a request for an upgrade to WebSocket; if not, it is answered as any other."""
+
+    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
+        """Take over the transport: from the head, its bytes and what came behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds that a client has: for a head, for a body, between requests, to take an answer, to go."""
+
+    head: float = 10.0
+    body: float = 30.0
+    idle: float = 75.0
+    write: float = 30.0
+    linger: float = 5.0
+
+
+class Server(Protocol):
+    """What a connection needs of its server."""
+
+    handle: Handler
+    upgrader: Upgrader | None
+    limits: Limits
+    memo: HeadMemo
+    times: Times
+    clock: Clock
+    supervisor: Supervisor
+    draining: bool
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection) -> None: ...
+
+
+class Phase(enum.Enum):
+    """What a connection is at."""
+
+    IDLE = "between requests"
+    HEAD = "reading a head"
+    BODY = "reading a body"
+    ANSWER = "answering"
+    LINGER = "reading what is left, to throw it away"
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, server: Server) -> None:
+        self.phase = Phase.IDLE
+        self.deadline: float | None = None
+        """When `expire` is due, by the server's clock."""
+        self._server = server
+        self._parser = Parser(server.limits, server.memo)
+        self._transport: asyncio.Transport
+        self._request: Request | None = None
+        self._body = bytearray()
+        self._ahead = 0
+        self._answering: asyncio.Task[None] | None = None
+        self._streaming = False
+        self._writable: asyncio.Future[None] | None = None
+        self._lost = False
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.opened(self)
+        self._enter(Phase.IDLE)
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase is Phase.LINGER:
+            return
+        self._parser.feed(data)
+        if self.phase is Phase.ANSWER:
+            self._ahead += len(data)
+            if self._ahead > READ_AHEAD:
+                self._transport.pause_reading()
+            return
+        if self.phase is Phase.IDLE:
+            self._enter(Phase.HEAD)
+        self._advance()
+
+    def eof_received(self) -> bool:
+        if self.phase is Phase.LINGER:
+            return False
+        self._parser.feed_eof()
+        if self.phase is Phase.ANSWER:
+            # The client may have closed its half only, and still wants the answer. A stream's client has gone.
+            if self._streaming and self._answering is not None:
+                self._answering.cancel()
+            return True
+        self._advance()
+        return self.phase is Phase.ANSWER or self.phase is Phase.LINGER
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self.deadline = None
+        self.resume_writing()
+        if self._streaming and self._answering is not None:
+            self._answering.cancel()
+        self._server.closed(self)
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        waiting, self._writable = self._writable, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    # What the server tells.
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self.phase in (Phase.HEAD, Phase.BODY):
+            what = "head" if self.phase is Phase.HEAD else "body"
+            self._refuse(408, f"the request's {what} took too long")
+        elif self.phase is Phase.IDLE:
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def drain(self) -> None:
+        """Take no further request: close now if idle, else after the answer. Streams end."""
+        if self.phase is Phase.IDLE:
+            self._transport.close()
+        elif self._streaming and self._answering is not None:
+            self._answering.cancel()
+
+    def end_stream(self) -> None:
+        """End a stream, if that is what is being answered; its client comes back."""
+        if self._streaming and self._answering is not None:
+            self._answering.cancel()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        if self._answering is not None:
+            self._answering.cancel()
+        self._transport.abort()
+
+    # Reading.
+
+    def _enter(self, phase: Phase) -> None:
+        times = self._server.times
+        seconds = {
+            Phase.IDLE: times.idle,
+            Phase.HEAD: times.head,
+            Phase.BODY: times.body,
+            Phase.LINGER: times.linger,
+        }.get(phase)
+        self.phase = phase
+        self.deadline = None if seconds is None else self._server.clock() + seconds
+
+    def _advance(self) -> None:
+        try:
+            while self.phase is not Phase.ANSWER and not self._transport.is_closing():
+                event = self._parser.next_event()
+                if isinstance(event, Head):
+                    if self._head(event):
+                        return
+                elif isinstance(event, Body):
+                    self._body += event.data
+                elif isinstance(event, End):
+                    self._dispatch()
+                elif isinstance(event, NeedData):
+                    return
+                else:
+                    self._transport.close()
+        except BadRequest as error:
+            self._refuse(error.status, error.message)
+
+    def _head(self, head: Head) -> bool:
+        """Take a head; return whether the transport is another protocol's now."""
+        upgrader = self._server.upgrader
+        if upgrader is not None and head.upgrade == b"websocket" and head.method == "GET" and upgrader.wants(head):
+            self.deadline = None
+            self._server.closed(self)
+            upgrader.upgrade(head, head.raw, self._parser.trailing(), self._transport)
+            return True
+        self._request = Request(head)
+        self._body = bytearray()
+        self._enter(Phase.BODY)
+        if head.expect_continue:
+            self._transport.write(CONTINUE)
+        return False
+
+    def _dispatch(self) -> None:
+        assert self._request is not None
+        self._request.body = bytes(self._body)
+        self._body = bytearray()
+        self._ahead = 0
+        self._enter(Phase.ANSWER)
+        self._answering = self._server.supervisor.spawn(self._answer(self._request), "http request")
+
+    # Answering.
+
+    async def _answer(self, request: Request) -> None:
+        keep_alive = False
+        try:
+            answer = await self._server.handle(request)
+            keep_alive = request.head.keep_alive and not self._server.draining
+            if isinstance(answer, Stream):
+                keep_alive = await self._stream(request.head, answer, keep_alive)
+            else:
+                self._write_response(request.head, answer, keep_alive)
+                await self._drained()
+        except Exception:
+            # The application answers its own errors; this one is in sending, and ends this connection only.
+            logger.exception("an answer could not be sent")
+            keep_alive = False
+        finally:
+            self._answering = None
+            self._request = None
+            self._streaming = False
+            self._next(keep_alive)
+
+    def _next(self, keep_alive: bool) -> None:
+        if self._lost or self._transport.is_closing():
+            return
+        if not keep_alive:
+            self._transport.close()
+            return
+        # What has come in meanwhile is looked at now; a client that only begins another request has the head's time.
+        self._enter(Phase.HEAD if self._ahead else Phase.IDLE)
+        self._transport.resume_reading()
+        self._advance()
+        if self._server.draining and self.phase is Phase.IDLE:
+            self._transport.close()
+
+    def _write_response(self, head: Head | None, answer: Response, keep_alive: bool) -> None:
+        bodiless = answer.status in (204, 304)
+        headers = list(answer.headers)
+        if not bodiless:
+            # RFC 9110 8.6: neither is there a length in a 204.
+            headers += [("Content-Type", answer.media_type), ("Content-Length", str(len(answer.body)))]
+        data = response_head(answer.status, [*headers, *_connection(head, keep_alive)], now=time.time())
+        if not bodiless and (head is None or head.method != "HEAD"):
+            data += answer.body
+        if not self._lost:
+            self._transport.write(data)
+
+    async def _stream(self, head: Head, answer: Stream, keep_alive: bool) -> bool:
+        """Send a stream until it ends; return whether the connection can go on."""
+        chunked = head.version == (1, 1)
+        framing = [("Transfer-Encoding", "chunked")] if chunked else []
+        headers = [*answer.headers, ("Content-Type", answer.media_type), *framing]
+        if self._lost:
+            return False
+        keep_alive = keep_alive and chunked
+        self._transport.write(
+            response_head(answer.status, [*headers, *_connection(head, keep_alive)], now=time.time())
+        )
+        if head.method != "HEAD":
+            self._streaming = True
+            try:
+                await answer.run(_StreamSink(self, chunked))
+            except asyncio.CancelledError:
+                # Ended by the server in order: the client sees a whole body, and comes back.
+                keep_alive = False
+            self._streaming = False
+        if chunked and head.method != "HEAD" and not self._lost:
+            self._transport.write(LAST_CHUNK)
+        return keep_alive
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes of a stream, and wait while the client is behind."""
+        if self._lost:
+            raise asyncio.CancelledError
+        self._transport.write(data)
+        await self._drained()
+
+    async def _drained(self) -> None:
+        """Wait until the client has taken what was sent, for as long as it may take."""
+        if self._writable is None:
+            return
+        self.deadline = self._server.clock() + self._server.times.write
+        await self._writable
+        self.deadline = None
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what can't be read, and end: nothing behind it can be trusted to be a request."""
+        request = self._request
+        given = None if request is None else request.head.get(b"x-request-id")
+        request_id = request_id_of(given)
+        answer = of_status(status, message, request_id).with_headers(("X-Request-Id", request_id))
+        self._write_response(None if request is None else request.head, answer, keep_alive=False)
+        # RFC 9112 9.6: a close with unread data would reset the connection, and the client might lose the answer.
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._enter(Phase.LINGER)
+        else:
+            self._transport.close()
+
+
+class _StreamSink:
+    """Where a stream's handler writes to."""
+
+    def __init__(self, connection: Connection, chunked: bool) -> None:
+        self._connection = connection
+        self._chunked = chunked
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; see `message.Sink`."""
+        if data:
+            await self._connection.write(chunk(data) if self._chunked else data)
+
+
+def _connection(head: Head | None, keep_alive: bool) -> list[tuple[str, str]]:
+    if not keep_alive:
+        return [("Connection", "close")]
+    # RFC 9112 9.3: a client of HTTP/1.0 keeps the connection only if it is told.
+    return [("Connection", "keep-alive")] if head is not None and head.version == (1, 0) else []

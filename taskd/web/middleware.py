@@ -1,0 +1,188 @@
+"""What every request passes through, from the outside in: each a plain wrapper of a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from urllib.parse import urlencode
+
+from taskd import log
+from taskd.errors import TaskdError
+from taskd.http1.accept import best
+from taskd.http1.limits import BadRequest
+from taskd.http1.target import split
+from taskd.web.identity import Identify
+from taskd.web.message import Answer, Handler, Request, Response, Stream
+from taskd.web.problem import of_bug, of_error, of_status
+
+logger = logging.getLogger("taskd.http")
+
+Middleware = Callable[[Handler], Handler]
+
+GZIP_ABOVE = 1024
+"""Bytes of a body above which it is compressed when asked for."""
+
+GZIP_IN_THREAD = 64 * 1024
+"""Bytes above which compressing would hold up the event loop for more than a millisecond or so."""
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+# W3C Trace Context, section 3.2: version 00 is of just this form, later ones begin with it.
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+def compose(handler: Handler, wrappers: Sequence[Middleware]) -> Handler:
+    """Return `handler` inside `wrappers`, the first outermost."""
+    for wrapper in reversed(wrappers):
+        handler = wrapper(handler)
+    return handler
+
+
+def request_id_of(given: bytes | None) -> str:
+    """Return the client's request id if it is 1 to 128 visible ASCII characters, else a new one."""
+    return given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def identified(inner: Handler) -> Handler:
+    """Give each request an id, in its answer and in each line that is logged meanwhile."""
+
+    async def handle(request: Request) -> Answer:
+        request.id = request_id_of(request.head.get(b"x-request-id"))
+        token = log.request_id.set(request.id)
+        try:
+            return (await inner(request)).with_headers(("X-Request-Id", request.id))
+        finally:
+            log.request_id.reset(token)
+
+    return handle
+
+
+def logged(inner: Handler) -> Handler:
+    """Log each request once it is answered; a stream, once it begins."""
+
+    async def handle(request: Request) -> Answer:
+        begun = time.perf_counter()
+        answer = await inner(request)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("%s %s %d", request.head.method, request.path, answer.status, extra=_facts(request, answer, begun))
+        return answer
+
+    return handle
+
+
+def _facts(request: Request, answer: Answer, begun: float) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "route": request.route or None,
+        "user": request.user.name or None,
+        "milliseconds": round((time.perf_counter() - begun) * 1000, 2),
+        "bytes": len(answer.body) if isinstance(answer, Response) else None,
+    }
+    traceparent = request.head.get(b"traceparent")
+    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
+        facts["traceparent"] = traceparent.decode("ascii")
+    return log.fields(**{name: fact for name, fact in facts.items() if fact is not None})
+
+
+def guarded(inner: Handler) -> Handler:
+    """Answer errors as problems. A caller's fault leaves no traceback; a bug does, and shows nothing of the inside."""
+
+    async def handle(request: Request) -> Answer:
+        try:
+            return await inner(request)
+        except TaskdError as error:
+            answer = of_error(error, request.id)
+            if answer.status == 500:
+                logger.exception("%s %s failed", request.head.method, request.path)
+            return answer
+        except BadRequest as error:
+            return of_status(error.status, error.message, request.id)
+        except Exception:
+            logger.exception("%s %s failed", request.head.method, request.path)
+            return of_bug(request.id)
+
+    return handle
+
+
+def located(inner: Handler) -> Handler:
+    """Read the request's target: path and query."""
+
+    async def handle(request: Request) -> Answer:
+        request.path, request.query = split(request.head.target)
+        return await inner(request)
+
+    return handle
+
+
+def authenticated(identify: Identify) -> Middleware:
+    """Find out who calls; `user` is no parameter of any call, so it is taken out of the query."""
+
+    def wrap(inner: Handler) -> Handler:
+        async def handle(request: Request) -> Answer:
+            request.user = identify(request.head, request.query)
+            request.query = [pair for pair in request.query if pair[0] != "user"]
+            return await inner(request)
+
+        return handle
+
+    return wrap
+
+
+def compressed(inner: Handler) -> Handler:
+    """Compress what is worth it, for who asks for it (RFC 9110 12.5.3)."""
+
+    async def handle(request: Request) -> Answer:
+        answer = await inner(request)
+        if isinstance(answer, Stream) or len(answer.body) <= GZIP_ABOVE:
+            return answer
+        vary = ("Vary", "Accept-Encoding")
+        asked = request.head.get(b"accept-encoding")
+        if asked is None or best(asked, ["gzip", "identity"]) != "gzip":
+            return answer.with_headers(vary)
+        if len(answer.body) > GZIP_IN_THREAD:
+            body = await asyncio.to_thread(gzip.compress, answer.body, 5, mtime=0)
+        else:
+            body = gzip.compress(answer.body, 5, mtime=0)
+        packed = Response(answer.status, body, answer.media_type, answer.headers)
+        return packed.with_headers(vary, ("Content-Encoding", "gzip"))
+
+    return handle
+
+
+def shared_with(origins: Collection[str]) -> Middleware:
+    """Let pages of these origins call (the Fetch standard, section 3.2, "CORS protocol")."""
+
+    def wrap(inner: Handler) -> Handler:
+        async def handle(request: Request) -> Answer:
+            given = request.head.get(b"origin")
+            origin = None if given is None else given.decode("latin-1")
+            if origin is None or ("*" not in origins and origin not in origins):
+                return await inner(request)
+            allowed = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
+            if request.head.method == "OPTIONS" and request.head.get(b"access-control-request-method"):
+                return Response(204, headers=[*allowed, *_PREFLIGHT])
+            return (await inner(request)).with_headers(*allowed, _EXPOSED)
+
+        return handle
+
+    return wrap if origins else lambda inner: inner
+
+
+_EXPOSED = ("Access-Control-Expose-Headers", "ETag, Link, Location, Retry-After, X-Request-Id")
+_PREFLIGHT = [
+    ("Access-Control-Allow-Methods", "GET, HEAD, POST, PATCH, DELETE"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-Id, X-Taskd-User",
+    ),
+    ("Access-Control-Max-Age", "600"),
+]
+
+
+def link_next(path: str, query: Sequence[tuple[str, str]], cursor: str) -> tuple[str, str]:
+    """Return the `Link` to a list's next page (RFC 8288)."""
+    pairs = [pair for pair in query if pair[0] != "cursor"]
+    return ("Link", f'<{path}?{urlencode([*pairs, ("cursor", cursor)])}>; rel="next"')
