@@ -23,7 +23,7 @@ from taskd.http1.head import Head, HeadMemo
 from taskd.http1.limits import BadRequest, Limits
 from taskd.http1.parser import Body, End, NeedData, Parser
 from taskd.runtime.supervisor import Supervisor
-from taskd.web.message import Answer, Handler, Request, Response, Stream
+from taskd.web.message import Handler, Request, Response, Stream
 from taskd.web.middleware import request_id_of
 from taskd.web.problem import of_status
 
@@ -130,7 +130,10 @@ class Connection(asyncio.Protocol):
                 self._answering.cancel()
             return True
         self._advance()
-        return self.phase is Phase.ANSWER or self.phase is Phase.LINGER
+        return self._reads_no_more()
+
+    def _reads_no_more(self) -> bool:
+        return self.phase in (Phase.ANSWER, Phase.LINGER)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True

@@ -68,7 +68,8 @@ def logged(inner: Handler) -> Handler:
         begun = time.perf_counter()
         answer = await inner(request)
         if logger.isEnabledFor(logging.INFO):
-            logger.info("%s %s %d", request.head.method, request.path, answer.status, extra=_facts(request, answer, begun))
+            facts = _facts(request, answer, begun)
+            logger.info("%s %s %d", request.head.method, request.path, answer.status, extra=facts)
         return answer
 
     return handle
@@ -176,7 +177,8 @@ _PREFLIGHT = [
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, PATCH, DELETE"),
     (
         "Access-Control-Allow-Headers",
-        "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-Id, X-Taskd-User",
+        "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-Id,"
+        " X-Taskd-User",
     ),
     ("Access-Control-Max-Age", "600"),
 ]

@@ -1,0 +1,139 @@
+"""All calls of the HTTP side, put together: routes inside the wrappers that every request passes through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from importlib import resources
+
+from taskd.domain.codec import dump_json
+from taskd.http1 import etag
+from taskd.http1.limits import BadRequest
+from taskd.service.ports import Feed, Health, Tasks
+from taskd.web import events, openapi
+from taskd.web.identity import Identify
+from taskd.web.message import Answer, Handler, Request, Response
+from taskd.web.middleware import (
+    authenticated,
+    compose,
+    compressed,
+    guarded,
+    identified,
+    located,
+    logged,
+    shared_with,
+)
+from taskd.web.problem import of_status
+from taskd.web.router import Reply, Route, Router
+from taskd.web.tasks import TaskCalls
+
+HTML = "text/html; charset=utf-8"
+SOCKET_PATH = "/ws"
+
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
+
+
+class Site:
+    """What is not about tasks: health, the description, the dashboard."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self.description = b""
+
+    async def alive(self, request: Request) -> Response:
+        """`GET /healthz`, `GET /livez`: the event loop turns, or this would not answer."""
+        return Response(200, b'{"status":"ok"}', headers=_FRESH)
+
+    async def ready(self, request: Request) -> Response:
+        """`GET /readyz`"""
+        parts = self._health.ready()
+        ready = all(part.ok for part in parts.values())
+        told = {name: {"ok": part.ok, "detail": part.detail} for name, part in parts.items()}
+        body = dump_json({"ready": ready, "parts": told}).encode("utf-8", "backslashreplace")
+        return Response(200 if ready else 503, body, headers=_FRESH if ready else [*_FRESH, ("Retry-After", "1")])
+
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`"""
+        return Response(200, self.description)
+
+    async def socket(self, request: Request) -> Answer:
+        """`GET /ws`, by a request that asks for no upgrade (RFC 9110 15.5.22)."""
+        answer = of_status(426, "this is a WebSocket: ask for an upgrade", request.id)
+        return answer.with_headers(("Upgrade", "websocket"))
+
+    def routes(self) -> Sequence[Route]:
+        """Return the routes of these calls."""
+        alive = {200: Reply("it lives", "Alive")}
+        ready = {200: Reply("every part works", "Ready"), 503: Reply("a part does not", "Ready")}
+        whole = {200: Reply("OpenAPI 3.1", {"type": "object"})}
+        switch = {101: Reply("a WebSocket"), 426: Reply("it was not asked for", "Problem")}
+        return (
+            Route("GET", "/healthz", self.alive, "Whether the process lives", alive, open=True),
+            Route("GET", "/livez", self.alive, "Whether the process lives", alive, open=True),
+            Route("GET", "/readyz", self.ready, "Whether it is fit to be sent work", ready, open=True),
+            Route("GET", "/openapi.json", self.openapi, "This description", whole),
+            Route("GET", SOCKET_PATH, self.socket, "The event log as a WebSocket", switch, own_query=True),
+            *[_page(path, file, media_type) for path, file, media_type in _FILES],
+        )
+
+
+_FRESH = [("Cache-Control", "no-store")]
+_FILES = (
+    ("/", "index.html", HTML),
+    ("/dashboard.js", "dashboard.js", "text/javascript; charset=utf-8"),
+    ("/dashboard.css", "dashboard.css", "text/css; charset=utf-8"),
+)
+
+
+def _page(path: str, file: str, media_type: str) -> Route:
+    body = (resources.files("taskd.web") / "static" / file).read_bytes()
+    tag = hashlib.sha256(body).hexdigest()[:16]
+    headers = [("ETag", etag.quote(tag)), ("Cache-Control", "no-cache"), ("Content-Security-Policy", _POLICY)]
+
+    async def answer(request: Request) -> Response:
+        given = request.head.get(b"if-none-match")
+        try:
+            known = given is not None and etag.parse(given).has_weak(tag)
+        except BadRequest:
+            known = False
+        return Response(304, headers=headers) if known else Response(200, body, media_type, headers)
+
+    plain = media_type.partition(";")[0]
+    return Route(
+        "GET", path, answer, "The dashboard", {200: Reply("a file of it", {"type": "string"})}, produces=plain, open=True
+    )
+
+
+def routes(tasks: Tasks, feed: Feed, health: Health) -> tuple[Route, ...]:
+    """Return all routes of a process that serves everything."""
+    site = Site(health)
+    streams = events.EventStreams(feed)
+    stream = Route(
+        "GET", "/events", streams.open, "The event log as Server-Sent Events",
+        {200: Reply("a stream of events", {"type": "string"})}, query=events.QUERY, produces=events.EVENT_STREAM,
+    )  # fmt: skip
+    found = (*TaskCalls(tasks).routes(), stream, *site.routes())
+    site.description = dump_json(openapi.document(found)).encode()
+    return found
+
+
+def health_routes(health: Health) -> tuple[Route, ...]:
+    """Return the routes of a process that only works: its health."""
+    return tuple(route for route in Site(health).routes() if route.path in ("/healthz", "/livez", "/readyz"))
+
+
+def application(routes: Sequence[Route], identify: Identify, origins: Collection[str] = ()) -> Handler:
+    """Return what answers every request, and never raises."""
+    return compose(
+        Router(routes),
+        [identified, logged, unguessed, compressed, shared_with(origins), guarded, located, authenticated(identify)],
+    )
+
+
+def unguessed(inner: Handler) -> Handler:
+    """Keep browsers from guessing what an answer is."""
+
+    async def handle(request: Request) -> Answer:
+        return (await inner(request)).with_headers(("X-Content-Type-Options", "nosniff"))
+
+    return handle

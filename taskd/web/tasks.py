@@ -1,0 +1,174 @@
+"""The task calls: REST translated to the service, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from uuid import UUID
+
+from taskd.domain.codec import encode_task, encode_tasks
+from taskd.domain.cursor import encode_list_cursor
+from taskd.domain.fields import Text
+from taskd.domain.forms import LIST, Entry, parse_batch, parse_list_query, parse_new_task, parse_patch
+from taskd.domain.model import Task
+from taskd.errors import Conflict, Fault, Forbidden, Invalid, KeyReused, NotFound, StaleVersion
+from taskd.http1 import etag
+from taskd.http1.limits import BadRequest
+from taskd.service.ports import Tasks
+from taskd.web.message import JSON, Request, Response
+from taskd.web.middleware import link_next
+from taskd.web.router import Reply, Route
+
+MERGE_PATCH = "application/merge-patch+json"
+
+KEY = Entry(
+    Text(1, 255, "[!-~]{1,255}"),
+    "the same key, owner and body give the first answer again for 24 hours; with another body it is refused",
+    None,
+)
+IF_MATCH = Entry(Text(1, 8000), "change only this version: the ETag of an answer", None)
+IF_NONE_MATCH = Entry(Text(1, 8000), "answer only if the version is another: the ETag of an answer", None)
+
+_KEY = re.compile(rb"[!-~]{1,255}")
+_VERSION = re.compile("[1-9][0-9]{0,18}")
+
+
+class TaskCalls:
+    """Handlers of the task routes."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    async def create(self, request: Request) -> Response:
+        """`POST /tasks`"""
+        key = _idempotency_key(request)
+        task = await self._tasks.create(request.user, parse_new_task(request.json()), key)
+        return _one(task, 201).with_headers(("Location", f"/tasks/{task.id}"))
+
+    async def create_many(self, request: Request) -> Response:
+        """`POST /tasks/batch`"""
+        key = _idempotency_key(request)
+        tasks = await self._tasks.create_many(request.user, parse_batch(request.json()), key)
+        return Response(201, b'{"tasks":%b}' % encode_tasks(tasks))
+
+    async def list(self, request: Request) -> Response:
+        """`GET /tasks`"""
+        query = parse_list_query(request.user, request.query)
+        page = await self._tasks.list(request.user, query)
+        if page.next is None:
+            return Response(200, b'{"tasks":%b,"next_cursor":null}' % encode_tasks(page.tasks))
+        cursor = encode_list_cursor(query, page.next)
+        body = b'{"tasks":%b,"next_cursor":"%b"}' % (encode_tasks(page.tasks), cursor.encode())
+        return Response(200, body, headers=[link_next(request.path, request.query, cursor)])
+
+    async def get(self, request: Request) -> Response:
+        """`GET /tasks/{id}`"""
+        tags = _tags(request, b"if-none-match", "If-None-Match")
+        task = await self._tasks.get(request.user, _id(request))
+        if tags is not None and tags.has_weak(str(task.version)):
+            return Response(304, headers=[_etag(task)])
+        return _one(task)
+
+    async def update(self, request: Request) -> Response:
+        """`PATCH /tasks/{id}`"""
+        versions = _versions(request)
+        patch = parse_patch(request.json((MERGE_PATCH, JSON)))
+        return _one(await self._tasks.update(request.user, _id(request), patch, versions))
+
+    async def delete(self, request: Request) -> Response:
+        """`DELETE /tasks/{id}`"""
+        await self._tasks.delete(request.user, _id(request), _versions(request))
+        return Response(204)
+
+    async def cancel(self, request: Request) -> Response:
+        """`POST /tasks/{id}/cancel`"""
+        return _one(await self._tasks.cancel(request.user, _id(request)))
+
+    async def retry(self, request: Request) -> Response:
+        """`POST /tasks/{id}/retry`"""
+        return _one(await self._tasks.retry(request.user, _id(request)))
+
+    async def history(self, request: Request) -> Response:
+        """`GET /tasks/{id}/events`"""
+        events = await self._tasks.history(request.user, _id(request))
+        return Response(200, b'{"events":[%b]}' % b",".join(event.json for event in events))
+
+    def routes(self) -> Sequence[Route]:
+        """Return the routes of these calls."""
+        task = Reply("the task", "Task", ("ETag",))
+        made = Reply("the new task", "Task", ("ETag", "Location"))
+        batch = Reply("the new tasks", "Tasks")
+        page = Reply("a page of tasks", "Page", ("Link",))
+        history = Reply("the task's events", "Events")
+        one = "/tasks/{id}"
+        key, match = {"Idempotency-Key": KEY}, {"If-Match": IF_MATCH}
+        return (
+            Route(
+                "POST", "/tasks", self.create, "Create a task", {201: made}, body="NewTask", headers=key, errors=[KeyReused]
+            ),
+            Route(
+                "POST", "/tasks/batch", self.create_many, "Create 1 to 1000 tasks, all or none", {201: batch},
+                body="NewTasks", headers=key, errors=[KeyReused],
+            ),
+            Route(
+                "GET", "/tasks", self.list, "List tasks", {200: page}, query=LIST, own_query=True, errors=[Forbidden]
+            ),
+            Route(
+                "GET", one, self.get, "Read a task", {200: task, 304: Reply("it has not changed", None, ("ETag",))},
+                headers={"If-None-Match": IF_NONE_MATCH}, errors=[NotFound],
+            ),
+            Route(
+                "PATCH", one, self.update, "Change a task", {200: task}, body="TaskPatch",
+                body_types=(MERGE_PATCH, JSON), headers=match, errors=[NotFound, Conflict, StaleVersion],
+            ),
+            Route(
+                "DELETE", one, self.delete, "Remove a task that does not run", {204: Reply("it is gone")},
+                headers=match, errors=[NotFound, Conflict, StaleVersion],
+            ),
+            Route("POST", f"{one}/cancel", self.cancel, "Cancel a task", {200: task}, errors=[NotFound, Conflict]),
+            Route(
+                "POST", f"{one}/retry", self.retry, "Put a failed or cancelled task back to the queue", {200: task},
+                errors=[NotFound, Conflict],
+            ),
+            Route("GET", f"{one}/events", self.history, "Read a task's history", {200: history}, errors=[NotFound]),
+        )  # fmt: skip
+
+
+def _id(request: Request) -> UUID:
+    assert request.task_id is not None, "the route has an {id}"
+    return request.task_id
+
+
+def _etag(task: Task) -> tuple[str, str]:
+    return ("ETag", etag.quote(str(task.version)))
+
+
+def _one(task: Task, status: int = 200) -> Response:
+    return Response(status, encode_task(task), headers=[_etag(task)])
+
+
+def _idempotency_key(request: Request) -> str | None:
+    given = request.head.get(b"idempotency-key")
+    if given is None:
+        return None
+    if not _KEY.fullmatch(given):
+        raise Invalid([Fault("Idempotency-Key", "must be 1 to 255 visible ASCII characters")])
+    return given.decode("ascii")
+
+
+def _tags(request: Request, name: bytes, field: str) -> etag.Tags | None:
+    given = request.head.get(name)
+    if given is None:
+        return None
+    try:
+        return etag.parse(given)
+    except BadRequest as error:
+        raise Invalid([Fault(field, error.message)]) from None
+
+
+def _versions(request: Request) -> frozenset[int] | None:
+    """Return the versions that `If-Match` names; None: any. A tag that was never given out matches none."""
+    tags = _tags(request, b"if-match", "If-Match")
+    if tags is None or tags.everything:
+        return None
+    return frozenset(int(tag) for tag in tags.strong if _VERSION.fullmatch(tag))
