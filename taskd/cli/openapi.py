@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from taskd.web.openapi import document
+from taskd.web.application import description
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,5 +14,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Print it."""
-    print(json.dumps(document(), indent=2, ensure_ascii=False))
+    print(json.dumps(description(), indent=2, ensure_ascii=False))
     return 0

@@ -49,7 +49,7 @@ async def _run(app: Taskd, started: Callable[[], Awaitable[None]], asked: asynci
             return 0
         await starting
         await started()
-        await asyncio.wait({signalled, app.failed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((signalled, app.failed), return_when=asyncio.FIRST_COMPLETED)
         return 1 if app.failed.done() else 0
     finally:
         for future in (starting, signalled):

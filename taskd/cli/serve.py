@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import sys
 
 from taskd import config, log
 from taskd.app import Taskd
@@ -22,6 +23,8 @@ def run(asked: argparse.Namespace) -> int:
     """Serve until a signal."""
     settings = config.from_command_line(asked)
     log.setup(settings.log, settings.log_level)
+    # As `python -m` does: handlers are found beside where the command is called.
+    sys.path.insert(0, "")
     app = Taskd.with_settings(settings)
 
     async def started() -> None:

@@ -119,7 +119,7 @@ class TaskService:
         """Return a task's events; see `ports.Tasks`."""
         return await self._store.history(_seen_by(user), task_id)
 
-    async def _read(self, ids: list[UUID]) -> Sequence[Task | Exception]:
+    async def _read(self, ids: Sequence[UUID]) -> Sequence[Task | Exception]:
         found = {task.id: task for task in await self._store.get_many(ids)}
         return [found.get(task_id) or not_found(task_id) for task_id in ids]
 

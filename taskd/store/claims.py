@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from taskd.domain.model import Task
 from taskd.domain.outcome import Outcome, Report
 from taskd.runtime.batcher import Batcher
-from taskd.store.pool import Database
+from taskd.store.pool import Database, nobody_asked
 from taskd.store.rows import TASK_COLUMNS, task_of
 from taskd.store.statements import load
 
@@ -23,10 +23,14 @@ class ClaimStore:
 
     Every method raises `Unavailable` when the database is away; an outcome may then have been stored all the same,
     and giving it in again is refused.
+
+    Args:
+        committed: called after each commit that left an event.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, committed: Callable[[], None] = nobody_asked) -> None:
         self._database = database
+        self._committed = committed
         self._finishes: Batcher[Outcome, Task | None] = Batcher(self.finish_many)
         self._reports: Batcher[Report, bool] = Batcher(self.report_many)
 
@@ -51,7 +55,10 @@ class ClaimStore:
     async def _claim(self, lease: UUID, kinds: Sequence[str], limit: int) -> tuple[list[Task], int]:
         """Return what was claimed, and how many had been seen."""
         rows = await self._database.fetch(_SQL["claim"], lease, list(kinds), limit)
-        return [task_of(row) for row in rows if row["id"] is not None], rows[0][TASK_COLUMNS]
+        claimed = [task_of(row) for row in rows if row["id"] is not None]
+        if claimed:
+            self._committed()
+        return claimed, rows[0][TASK_COLUMNS]
 
     async def finish(self, outcome: Outcome) -> Task | None:
         """Store how an attempt ended, and return the task; None: refused, the attempt no longer is that lease's."""
@@ -69,6 +76,8 @@ class ClaimStore:
         """
         row = await self._database.fetchrow(_SQL["promote"], PROMOTED_AT_ONCE)
         assert row is not None, "it is an aggregate"
+        if row["promoted"]:
+            self._committed()
         if row["promoted"] == PROMOTED_AT_ONCE:
             return 0.0
         return None if row["next_in"] is None else max(0.0, row["next_in"])
@@ -94,6 +103,8 @@ class ClaimStore:
             [outcome.error_message for outcome in batch],
             [outcome.delay for outcome in batch],
         )
+        if rows:
+            self._committed()
         stored = {id(batch[row[TASK_COLUMNS] - 1]): task_of(row) for row in rows}
         return [stored.pop(id(outcome), None) for outcome in outcomes]
 
@@ -109,5 +120,7 @@ class ClaimStore:
             [report.progress for report in batch],
             [report.note for report in batch],
         )
+        if rows:
+            self._committed()
         stored = {(row["task_id"], row["attempt"], row["lease"]) for row in rows}
         return [(report.task_id, report.attempt, report.lease) in stored for report in reports]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from taskd.domain.lease import Renewal
-from taskd.store.pool import Database
+from taskd.store.pool import Database, nobody_asked
 from taskd.store.statements import load
 
 _SQL = load("leases")
@@ -30,11 +31,15 @@ class LeaseStore:
     """Implements the worker's `Leases`.
 
     Args:
+        committed: called after each commit that left an event.
         grace: seconds after the server's start in which no lease is called dead.
     """
 
-    def __init__(self, database: Database, *, grace: float = GRACE) -> None:
+    def __init__(
+        self, database: Database, committed: Callable[[], None] = nobody_asked, *, grace: float = GRACE
+    ) -> None:
         self._database = database
+        self._committed = committed
         self._grace = grace
 
     async def register(self, lease: UUID, role: str, name: str) -> None:
@@ -64,4 +69,6 @@ class LeaseStore:
             rescued: int = await session.fetchval(_SQL["rescue"], dead, limit)
             if dead:
                 await session.execute(_SQL["forget"], dead)
-            return rescued
+        if rescued:
+            self._committed()
+        return rescued

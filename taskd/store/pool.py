@@ -23,6 +23,10 @@ COMMAND_TIMEOUT = 30.0
 Row = asyncpg.Record
 
 
+def nobody_asked() -> None:
+    """Stands for whoever wants to know of commits, when nobody does."""
+
+
 class Runner(Protocol):
     """What runs statements: a `Database`, or a `Session` inside a transaction."""
 
@@ -88,6 +92,11 @@ class Database:
         self._statement_cache = statement_cache
         self._timeout = timeout
         self._pool: asyncpg.Pool[Row] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it connects to; may hold a password."""
+        return self._url
 
     @property
     def connections(self) -> tuple[int, int]:

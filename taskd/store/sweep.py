@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from taskd.store.pool import Database
+from taskd.store.pool import Database, nobody_asked
 from taskd.store.statements import load
 from taskd.store.tasks import delete_locked
 
@@ -20,12 +21,21 @@ class SweepStore:
     """Implements the worker's `Sweep`.
 
     Args:
+        committed: called after each commit that left an event.
         retention_days: how long final tasks are kept.
         event_retention_hours: how long events are kept at least; up to a quarter longer, until their partition goes.
     """
 
-    def __init__(self, database: Database, *, retention_days: float, event_retention_hours: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        committed: Callable[[], None] = nobody_asked,
+        *,
+        retention_days: float,
+        event_retention_hours: float,
+    ) -> None:
         self._database = database
+        self._committed = committed
         self._retention = retention_days * DAY
         self._event_hours = event_retention_hours
 
@@ -40,7 +50,9 @@ class SweepStore:
             rows = await session.fetch(_SQL["expired"], self._retention, limit)
             if rows:
                 await delete_locked(session, [row["task_id"] for row in rows])
-            return len(rows)
+        if rows:
+            self._committed()
+        return len(rows)
 
     async def rotate_events(self) -> None:
         """Make the partitions that will be needed soon, and drop those whose events are all too old."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from importlib import resources
+from typing import Any
 
 from taskd.domain.codec import dump_json
 from taskd.http1 import etag
@@ -100,7 +101,13 @@ def _page(path: str, file: str, media_type: str) -> Route:
 
     plain = media_type.partition(";")[0]
     return Route(
-        "GET", path, answer, "The dashboard", {200: Reply("a file of it", {"type": "string"})}, produces=plain, open=True
+        "GET",
+        path,
+        answer,
+        "The dashboard",
+        {200: Reply("a file of it", {"type": "string"})},
+        produces=plain,
+        open=True,
     )
 
 
@@ -115,6 +122,12 @@ def routes(tasks: Tasks, feed: Feed, health: Health) -> tuple[Route, ...]:
     found = (*TaskCalls(tasks).routes(), stream, *site.routes())
     site.description = dump_json(openapi.document(found)).encode()
     return found
+
+
+def description() -> dict[str, Any]:
+    """Return the OpenAPI document, without a server to ask."""
+    nobody: Any = None
+    return openapi.document(routes(nobody, nobody, nobody))
 
 
 def health_routes(health: Health) -> tuple[Route, ...]:

@@ -94,14 +94,14 @@ class Connection(Wire):
         if self._held is not None:
             self._held.append(message)
             if len(self._held) > MAX_HELD:
-                self.close(1008, "too many messages before the welcome", "bad message")
+                self.fail(1008, "too many messages before the welcome")
             return
         if not self.open:
             return
         try:
             asked = read_message(message)
         except Rejected as error:
-            self.close(1008, str(error), "bad message")
+            self.fail(1008, str(error))
             return
         if isinstance(asked, Ping):
             self.write(frames.PONG)
@@ -113,7 +113,7 @@ class Connection(Wire):
         self.write(frames.SUBSCRIBED)
 
     def binary(self, message: bytes) -> None:
-        self.close(1008, "only text messages are read here", "bad message")
+        self.fail(1008, "only text messages are read here")
 
     def pong(self) -> None:
         self._owner.ponged(self)

@@ -63,7 +63,7 @@ class Resumer:
             except Unavailable as error:
                 await self._failed(error)
             except Invalid as error:
-                self._connection.close(1008, str(error), "bad message")
+                self._connection.fail(1008, str(error))
         else:
             return 0
         self._connection.greet(self._feed.cursor(place.key), place.recovered)

@@ -119,6 +119,13 @@ class Wire(asyncio.Protocol):
             self._protocol.send_close(code, close_reason(reason))
             self._flush()
 
+    def fail(self, code: int, reason: str) -> None:
+        """End the connection for a fault of the other side (RFC 6455 7.1.7): nothing that it sends is read any more."""
+        if self._protocol.state is OPEN:
+            self.cause = "bad message"
+            self._protocol.fail(code, close_reason(reason))
+            self._flush()
+
     def abort(self) -> None:
         """Drop the transport, without a word and without what is still in its buffer."""
         self.transport.abort()
@@ -195,7 +202,7 @@ class Wire(asyncio.Protocol):
             text = message.decode()
         except UnicodeDecodeError:
             # RFC 6455 8.1
-            self.close(1007, "text is not UTF-8", "bad message")
+            self.fail(1007, "text is not UTF-8")
             return
         self.text(text)
 

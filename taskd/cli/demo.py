@@ -1,0 +1,111 @@
+"""`taskd demo`: everything on one machine, with nothing set up: a PostgreSQL of its own, sample handlers, sample tasks."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskd import config, log
+from taskd.app import Taskd
+from taskd.cli.process import run_until_signal
+from taskd.domain.event import Event, EventType
+
+SAMPLES: Sequence[Mapping[str, Any]] = (
+    {"title": "Say hello", "kind": "echo", "payload": {"hello": "world"}, "description": "Returns its payload."},
+    {"title": "Compress the video", "kind": "sleep", "payload": {"seconds": 10}, "description": "Reports progress."},
+    {"title": "Сходить за отчётом", "kind": "flaky", "payload": {"failures": 2}, "description": "Fails twice, then works."},
+    {"title": "Divide by zero", "kind": "fail", "max_attempts": 2, "description": "Always fails."},
+)  # fmt: skip
+
+EVERY = 15.0
+"""Seconds between sample tasks, after the first ones."""
+
+USER = "demo"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting; the demo has other defaults for a few."""
+    config.add_flags(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Run the demo until a signal."""
+    defaults = {"auth": "none", "handlers": ("taskd.worker.samples",), "log_level": "warning"}
+    settings = config.from_command_line(asked, defaults)
+    log.setup(settings.log, settings.log_level)
+    app = Taskd.with_settings(settings)
+    print("taskd demo: starting …", flush=True)
+
+    async def started() -> None:
+        print(banner(app), flush=True)
+        show = Screen()
+        app.parts.feed.subscribe(show)
+        app.parts.supervisor.spawn(keep_busy(app), "demo tasks")
+
+    code = asyncio.run(run_until_signal(app, started))
+    print("taskd demo: stopped; start it again and its tasks are still there")
+    return code
+
+
+def banner(app: Taskd) -> str:
+    """Return where everything is."""
+    at = app.http_address
+    where = app.data_dir or "the database that was given"
+    lines = {
+        "data": f"{where}",
+        "dashboard": f"http://{at}/?user={USER}",
+        "tasks": f"http://{at}/tasks?user={USER}",
+        "events": f"ws://{at}/ws?user={USER}   (or http://{at}/events?user={USER})",
+        "health": f"http://{at}/readyz",
+        "OpenAPI": f"http://{at}/openapi.json",
+    }
+    body = "\n".join(f"  {name:10} {text}" for name, text in lines.items())
+    create = f"""curl -s 'http://{at}/tasks?user={USER}' -d '{{"title": "My task", "kind": "echo"}}'"""
+    return f"\n{body}\n\nCreate a task:\n  {create} -H Content-Type:application/json\n\nWhat happens now (Ctrl-C stops):"
+
+
+class Screen:
+    """Prints each event as a line."""
+
+    COLOURS: Mapping[EventType, int] = {
+        EventType.DONE: 32,
+        EventType.FAILED: 31,
+        EventType.RETRYING: 33,
+        EventType.CANCELLED: 33,
+    }
+
+    def __init__(self) -> None:
+        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        for event in events:
+            print(self._line(event), flush=True)
+
+    def _line(self, event: Event) -> str:
+        task = event.task
+        word = f"{event.type.value:9}"
+        if self._colour and event.type in self.COLOURS:
+            word = f"\x1b[{self.COLOURS[event.type]}m{word}\x1b[0m"
+        title = "".join(character if character.isprintable() else "�" for character in task.title)
+        more = ""
+        if event.type is EventType.PROGRESS and task.progress is not None:
+            more = f"  {task.progress:4.0%}"
+        elif event.type in (EventType.RETRYING, EventType.FAILED) and task.error is not None:
+            more = f"  attempt {task.error.attempt} of {task.max_attempts}: {task.error.type}"
+        return f"  {event.at.astimezone():%H:%M:%S} {word} {task.kind:8} {title}{more}"
+
+
+async def keep_busy(app: Taskd) -> None:
+    """Create the sample tasks, then one of them every few seconds."""
+    number = 0
+    while True:
+        sample = SAMPLES[number % len(SAMPLES)]
+        await app.tasks.create(owner=USER, **sample)
+        number += 1
+        if number >= len(SAMPLES):
+            await asyncio.sleep(EVERY)
+
