@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
 from taskd.domain.event import LOG_START, Event, EventKey, EventType
@@ -26,6 +27,9 @@ from taskd.ws.hub import Hub
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 EPOCH = b"8 bytes!"
+
+# Without a bound on its queue a client can be closed in the middle of what it gets.
+BARE: dict[str, Any] = {"ping_interval": None, "max_size": None, "compression": None, "max_queue": None}
 
 
 def make_task(owner: str = "ann", kind: str = "default", *, number: int = 1, **values: Any) -> Task:
@@ -145,7 +149,7 @@ class Serving:
     def socket(self, user: str = "ann", *, options: dict[str, Any] | None = None, **query: str) -> connect:
         """Return a WebSocket client to be entered or awaited."""
         url = f"ws://127.0.0.1:{self.port}/ws?{urlencode({'user': user, **query})}"
-        return connect(url, **{"ping_interval": None, "max_size": None, "compression": None} | (options or {}))
+        return connect(url, **BARE | (options or {}))
 
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Return a plain connection."""
@@ -196,7 +200,8 @@ async def receive(socket: ClientConnection, within: float = 20) -> dict[str, Any
 async def closed(socket: ClientConnection, within: float = 20) -> tuple[int | None, str | None]:
     """Read until the end; return the close code and reason that the server sent."""
     async with asyncio.timeout(within):
-        async for _ in socket:
-            pass
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await socket.recv()
         await socket.wait_closed()
     return socket.close_code, socket.close_reason
