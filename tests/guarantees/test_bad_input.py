@@ -73,15 +73,18 @@ BAD_QUERIES = [
 ]
 
 
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
 @pytest.fixture
 async def client(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with embedded(database_url, role="api") as server, server.client() as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def shared() -> dict[str, Any]:
-    return {}
 
 
 def assert_names(answer: httpx.Response, field: str) -> None:
@@ -145,7 +148,8 @@ async def test_every_fault_is_told_at_once(client: httpx.AsyncClient) -> None:
 
 async def test_a_bad_query_is_refused_by_name(client: httpx.AsyncClient) -> None:
     for path, field, query in BAD_QUERIES:
-        answer = await client.get(f"{path}?{query}" if query else path)
+        headers = UPGRADE if path == "/ws" else {}
+        answer = await client.get(f"{path}?{query}" if query else path, headers=headers)
         assert_names(answer, "\\" if field == "%FF" else field)
 
 
