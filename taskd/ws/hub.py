@@ -154,11 +154,12 @@ class Hub:
         self._unsubscribe = _nothing
         self.close_all(1001, "shutdown")
         self._emptied = asyncio.Event()
-        for _ in range(2):
+        # The second wait is for the loop to tell of transports that were dropped.
+        for limit in (within, CLOSE_WITHIN):
             if not self._sockets:
                 break
             try:
-                async with asyncio.timeout(within):
+                async with asyncio.timeout(limit):
                     await self._emptied.wait()
             except TimeoutError:
                 for socket in tuple(self._sockets):

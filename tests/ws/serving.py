@@ -34,12 +34,13 @@ BARE: dict[str, Any] = {"ping_interval": None, "max_size": None, "compression": 
 
 def make_task(owner: str = "ann", kind: str = "default", *, number: int = 1, **values: Any) -> Task:
     """Return a task; `number` is in its id."""
-    given: dict[str, Any] = dict(
-        id=UUID(int=number), owner=owner, kind=kind, title="Täsk", description="", payload_json="{}",
-        status=Status.NEW, priority=0, run_at=AT, attempt=0, max_attempts=5, timeout_seconds=300.0, progress=None,
-        progress_note=None, result_json=None, error=None, version=1, created_at=AT, updated_at=AT, started_at=None,
-        finished_at=None, cancel_requested_at=None,
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "id": UUID(int=number), "owner": owner, "kind": kind, "title": "Täsk", "description": "",
+        "payload_json": "{}", "status": Status.NEW, "priority": 0, "run_at": AT, "attempt": 0, "max_attempts": 5,
+        "timeout_seconds": 300.0, "progress": None, "progress_note": None, "result_json": None, "error": None,
+        "version": 1, "created_at": AT, "updated_at": AT, "started_at": None, "finished_at": None,
+        "cancel_requested_at": None,
+    }  # fmt: skip
     return Task(**given | values)
 
 
@@ -54,6 +55,7 @@ class Log:
         self.floor = LOG_START
         self.reads = 0
         self.before_read: Callable[[], None] = lambda: None
+        self.stuck: asyncio.Event | None = None
 
     def write(self, *tasks: Task, type_: EventType = EventType.UPDATED, hand_on: bool = True) -> list[Event]:
         first = len(self.events) + 1
@@ -77,6 +79,8 @@ class Log:
     async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
         self.reads += 1
         self.before_read()
+        if self.stuck is not None:
+            await self.stuck.wait()
         await asyncio.sleep(0)
         self._fail()
         found = self.events[after.seq : after.seq + limit]

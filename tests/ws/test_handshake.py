@@ -105,9 +105,9 @@ async def test_pages_of_the_server_and_configured_ones_may_connect(origin: bytes
 
 
 async def test_all_pages_may_connect_if_that_is_configured() -> None:
-    async with serving(origins=("*",)) as served:
-        async with served.socket(options={"origin": Origin("https://evil.example")}) as socket:
-            await receive(socket)
+    options = {"origin": Origin("https://evil.example")}
+    async with serving(origins=("*",)) as served, served.socket(options=options) as socket:
+        await receive(socket)
 
 
 async def test_the_subprotocol_is_picked_and_the_token_beside_it_is_not() -> None:

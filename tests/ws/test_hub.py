@@ -77,7 +77,7 @@ async def test_the_new_one_is_registered_before_the_old_one_is_closed() -> None:
 
 async def test_a_replaced_one_that_never_answers_neither_stays_nor_removes_its_successor() -> None:
     async with serving() as served:
-        reader, writer = await mute(served)
+        _, writer = await mute(served)
         async with served.socket() as new:
             await receive(new)
             assert (served.hub.connections, served.hub.sockets) == (1, 2)
@@ -198,6 +198,25 @@ async def test_a_client_whose_pong_comes_stays_and_another_is_closed() -> None:
         assert (await receive(socket))["type"] == "event"
         served.advance(25)
         await eventually(lambda: len(served.hub._pongs) == 0)
+
+
+async def test_who_leaves_with_a_ping_unanswered_leaves_no_deadline() -> None:
+    async with serving() as served:
+        _, writer = await mute(served)
+        served.advance(25)
+        assert len(served.hub._pongs) == 1
+        writer.transport.abort()
+        await eventually(lambda: served.hub.sockets == 0)
+        assert (len(served.hub._pongs), len(served.hub._pings), len(served.hub._closing)) == (0, 0, 0)
+        assert served.hub.closed == {"lost": 1}
+
+
+async def test_stopping_at_once_drops_all() -> None:
+    async with serving() as served:
+        _, writer = await mute(served)
+        await served.hub.stop(0)
+        assert served.hub.sockets == 0
+        writer.close()
 
 
 async def test_stopping_closes_all_and_drops_who_does_not_answer() -> None:
