@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from taskd.config import Settings, validate_start
@@ -40,6 +40,9 @@ from taskd.worker.lease import LeaseKeeper
 from taskd.worker.registry import Registry
 from taskd.worker.worker import Worker
 from taskd.ws.hub import Hub
+
+if TYPE_CHECKING:
+    from taskd.store.embedded import EmbeddedPostgres
 
 logger = logging.getLogger("taskd")
 
@@ -174,7 +177,7 @@ class Taskd:
         self.settings = settings
         self.registry = Registry()
         self._parts: Parts | None = None
-        self._embedded: Any = None
+        self._embedded: EmbeddedPostgres | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._hurried = False
 
@@ -214,7 +217,7 @@ class Taskd:
     @property
     def data_dir(self) -> Path | None:
         """Where the embedded PostgreSQL keeps its data; None: the database is another."""
-        return None if self.settings.database_url else self.settings.data_dir.absolute()
+        return None if self._embedded is None else self._embedded.directory
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -310,8 +313,13 @@ class Taskd:
         # Imported only where it is used: most processes have a database elsewhere.
         from taskd.store.embedded import EmbeddedPostgres
 
-        self._embedded = EmbeddedPostgres(self.settings.data_dir, self.settings.pg_bin)
-        url: str = await self._embedded.start()
-        return url
+        self._embedded = EmbeddedPostgres(self.settings.data_dir, self.settings.pg_bin, self._database_died)
+        return await self._embedded.start()
+
+    def _database_died(self) -> None:
+        if self._parts is not None and not self.failed.done():
+            logger.critical("the embedded PostgreSQL has ended")
+            self.failed.set_exception(StartError("the embedded PostgreSQL has ended"))
+            self.failed.exception()
 
 

@@ -104,7 +104,8 @@ class TaskCalls:
         key, match = {"Idempotency-Key": KEY}, {"If-Match": IF_MATCH}
         return (
             Route(
-                "POST", "/tasks", self.create, "Create a task", {201: made}, body="NewTask", headers=key, errors=[KeyReused]
+                "POST", "/tasks", self.create, "Create a task", {201: made}, body="NewTask", headers=key,
+                errors=[KeyReused],
             ),
             Route(
                 "POST", "/tasks/batch", self.create_many, "Create 1 to 1000 tasks, all or none", {201: batch},
