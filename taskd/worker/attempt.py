@@ -14,6 +14,7 @@ import contextvars
 import threading
 from typing import Any
 
+from taskd.runtime.supervisor import Supervisor
 from taskd.worker.context import Context
 from taskd.worker.job import Job
 from taskd.worker.plan import Limits, Stop
@@ -40,13 +41,12 @@ class Attempt:
         self._ended = asyncio.Event()
         self._lost = asyncio.Event()
 
-    def start(self) -> None:
-        """Call the handler."""
+    def start(self, supervisor: Supervisor) -> None:
+        """Call the handler; a coroutine in a task of the supervisor's."""
         if self.in_thread:
             self._start_thread()
         else:
-            # Owned by the pool, through this attempt: it ends or is given up before the attempt's slot is free.
-            self._task = self._loop.create_task(self._call(), name=f"handler {self._handler.kind}")
+            self._task = supervisor.spawn(self._call(), f"handler {self._handler.kind}")
             self._task.add_done_callback(self._task_ended)
 
     def stop(self, why: Stop) -> None:

@@ -69,7 +69,7 @@ class Executor:
         if not self._trusts(attempt.job.lease):
             attempt.stop(Stop.RELEASE)
         if attempt.stopped is None:
-            attempt.start()
+            attempt.start(self._supervisor)
             await attempt.wait()
             if attempt.ended is None and not await attempt.wait_end(self._grace):
                 logger.warning("%s was stopped (%s) and goes on", _name(attempt), _why(attempt))
