@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from taskd.domain.model import Status
-from taskd.domain.outcome import Report
 from taskd.errors import Unavailable
 from taskd.runtime.supervisor import Supervisor
 from taskd.store.leases import EXPIRES as STORE_EXPIRES
-from taskd.worker import cleaner, lease, reaper
-from taskd.worker.context import MAX_NOTE, Context
-from taskd.worker.dispatcher import Promoter
-from taskd.worker.job import Job
+from taskd.worker import lease
 from taskd.worker.lease import EXPIRES, FENCE, PATIENCE, RENEW_EVERY, LeaseKeeper
-from taskd.worker.plan import POLL
-from taskd.worker.reporter import Reporter
-from taskd.worker.samples import echo, fail, flaky, sleep
-from tests.worker.model import FakeClock, Memory, make_task
+from tests.worker.model import FakeClock, Memory
 
 
 class Held:
@@ -172,5 +163,3 @@ async def test_a_keeper_without_a_holder_only_is_known() -> None:
 def test_the_times_of_a_lease_agree_with_the_store() -> None:
     assert EXPIRES == STORE_EXPIRES
     assert RENEW_EVERY < FENCE < FENCE + PATIENCE < EXPIRES
-
-

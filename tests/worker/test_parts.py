@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
@@ -13,12 +13,10 @@ from taskd.domain.model import Status
 from taskd.domain.outcome import Report
 from taskd.errors import Unavailable
 from taskd.runtime.supervisor import Supervisor
-from taskd.store.leases import EXPIRES as STORE_EXPIRES
-from taskd.worker import cleaner, lease, reaper
+from taskd.worker import cleaner, reaper
 from taskd.worker.context import MAX_NOTE, Context
 from taskd.worker.dispatcher import Promoter
 from taskd.worker.job import Job
-from taskd.worker.lease import EXPIRES, FENCE, PATIENCE, RENEW_EVERY, LeaseKeeper
 from taskd.worker.plan import POLL
 from taskd.worker.reporter import Reporter
 from taskd.worker.samples import echo, fail, flaky, sleep

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import logging
 import threading
 from dataclasses import replace
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from taskd.domain.event import LOG_START, Event, EventType
 from taskd.domain.model import Status
 from taskd.domain.outcome import Ending
-from taskd.domain.retry import Retry, RetryPolicy
+from taskd.domain.retry import RetryPolicy
 from taskd.worker.plan import Stop
 from tests.waiting import eventually
 from tests.worker.model import EPOCH, Rig, running

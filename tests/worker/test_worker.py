@@ -6,19 +6,15 @@ import asyncio
 import contextvars
 import logging
 import threading
-from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from taskd.domain.event import LOG_START, Event, EventType
 from taskd.domain.model import Status
 from taskd.domain.outcome import Ending
 from taskd.domain.retry import Retry, RetryPolicy
-from taskd.worker.plan import Stop
 from tests.waiting import eventually
-from tests.worker.model import EPOCH, Rig, running
+from tests.worker.model import Rig, running
 
 NOW = RetryPolicy(first=0.001, cap=0.001)
 
@@ -205,5 +201,3 @@ async def test_context_variables_reach_threads() -> None:
     async with running(rig):
         await eventually(lambda: rig.store.status(task_id) is Status.DONE)
     assert rig.store.tasks[task_id].result == ["set", True]
-
-
