@@ -23,7 +23,9 @@ from dataclasses import dataclass
 import asyncpg
 
 DOCUMENT = "setweight(to_tsvector('russian', title), 'A') || setweight(to_tsvector('russian', description), 'B')"
-RECORD = "id uuid PRIMARY KEY, owner text, kind text, title text, description text, payload json, created_at timestamptz"
+RECORD = (
+    "id uuid PRIMARY KEY, owner text, kind text, title text, description text, payload json, created_at timestamptz"
+)
 STATE = """status text NOT NULL, priority int NOT NULL DEFAULT 0, run_at timestamptz, attempt int DEFAULT 0,
     max_attempts int DEFAULT 5, timeout_seconds float8 DEFAULT 300, result json, version bigint DEFAULT 1,
     updated_at timestamptz DEFAULT now(), started_at timestamptz, finished_at timestamptz, lease uuid"""

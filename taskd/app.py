@@ -130,7 +130,7 @@ class Parts:
     def begin_anew(self) -> None:
         """The log is another one: whoever follows it comes back and is told so."""
         if self.hub is not None:
-            self.hub.close_all(1012, "the event log begins anew")
+            self.hub.reset()
         self.http.end_streams()
 
 
@@ -321,5 +321,3 @@ class Taskd:
             logger.critical("the embedded PostgreSQL has ended")
             self.failed.set_exception(StartError("the embedded PostgreSQL has ended"))
             self.failed.exception()
-
-

@@ -112,4 +112,3 @@ async def keep_busy(app: Taskd) -> None:
         number += 1
         if number >= len(SAMPLES):
             await asyncio.sleep(EVERY)
-

@@ -31,9 +31,7 @@ class Tasks(Protocol):
     async def list(self, user: User, query: ListQuery) -> Page:
         """Return one page of tasks."""
 
-    async def update(
-        self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None
-    ) -> Task:
+    async def update(self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None) -> Task:
         """Change a task and return it.
 
         Raises:

@@ -90,9 +90,7 @@ class TaskService:
         """Return one page of tasks; see `ports.Tasks`."""
         return await self._store.list(query)
 
-    async def update(
-        self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None
-    ) -> Task:
+    async def update(self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None) -> Task:
         """Change a task; see `ports.Tasks`."""
         task = await self._store.update(_seen_by(user), task_id, patch, if_match)
         self._committed()

@@ -203,6 +203,10 @@ def _guarded(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> Iterator[None
         if _is_lost(connection):
             raise Unavailable("the connection to the database was lost") from None
         raise
+    except asyncpg.InternalClientError as error:
+        # A server that stops in the midst of an exchange can leave the connection's protocol between two states.
+        connection.terminate()
+        raise Unavailable("the connection to the database was lost") from error
 
 
 def _is_lost(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> bool:

@@ -16,15 +16,24 @@ DEEP = b"[" * 10_000 + b"]" * 10_000
 DEEP_OBJECT = b'{"a":' * 10_000 + b"1" + b"}" * 10_000
 NOT_TEXT = [b"1", b"true", b"[]", b"{}", b"null", b'"\\u0000"', b'"\\ud800"', b'"\xff\xfe"', b'"a\xc3"', DEEP, b"1e400"]
 NOT_INTEGER = [b'"1"', b"true", b"[]", b"{}", b"1.5", b"NaN", b"1e400", b"-Infinity", b"9" * 30, b"9" * 5000, DEEP]
-NOT_TIME = [b"1", b"{}", b'"tomorrow"', b'"2026-13-01T00:00:00Z"', b'"2026-01-01T00:00:00"', b'"\\u0000"', b'"\xff"', DEEP]
+NOT_TIME = [
+    b"1",
+    b"{}",
+    b'"tomorrow"',
+    b'"2026-13-01T00:00:00Z"',
+    b'"2026-01-01T00:00:00"',
+    b'"\\u0000"',
+    b'"\xff"',
+    DEEP,
+]
 
 BAD_FIELDS: dict[str, list[bytes]] = {
     "title": [*NOT_TEXT, b'""', json.dumps("x" * 201).encode()],
     "description": [*[bad for bad in NOT_TEXT if bad != b"null"], json.dumps("x" * 20_001).encode()],
     "kind": [*NOT_TEXT, b'""', b'"UPPER"', '"имя"'.encode(), json.dumps("k" * 65).encode()],
     "payload": [
-        b'"text"', b"1", b"[]", b'{"a": "\\u0000"}', b'{"a": "\\ud800"}', b'{"a": "\xff"}', b'{"a": NaN}', b'{"a": 1e400}',
-        b'{"a": ' + b"9" * 5000 + b"}", b'{"a": 1, "a": 2}', b'{"\xff": 1}', DEEP, DEEP_OBJECT,
+        b'"text"', b"1", b"[]", b'{"a": "\\u0000"}', b'{"a": "\\ud800"}', b'{"a": "\xff"}', b'{"a": NaN}',
+        b'{"a": 1e400}', b'{"a": ' + b"9" * 5000 + b"}", b'{"a": 1, "a": 2}', b'{"\xff": 1}', DEEP, DEEP_OBJECT,
         json.dumps({"a": "x" * 256 * 1024}).encode(),
     ],
     "priority": [*NOT_INTEGER, b"101", b"-101"],
@@ -37,7 +46,9 @@ BAD_FIELDS: dict[str, list[bytes]] = {
 }  # fmt: skip
 
 CASES = [
-    pytest.param(field, bad, id=f"{field}-{number}") for field, bads in BAD_FIELDS.items() for number, bad in enumerate(bads)
+    pytest.param(field, bad, id=f"{field}-{number}")
+    for field, bads in BAD_FIELDS.items()
+    for number, bad in enumerate(bads)
 ]
 
 BAD_QUERIES = [
@@ -111,7 +122,8 @@ async def test_a_bad_field_is_refused_by_name_and_changes_nothing(database_url: 
         headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
         for case in CASES:
             field, bad = case.values
-            assert isinstance(field, str) and isinstance(bad, bytes)
+            assert isinstance(field, str)
+            assert isinstance(bad, bytes)
             title = b"" if field == "title" else b'"title": "t", '
             one = b"{" + title + b'"' + field.encode() + b'": ' + bad + b"}"
             assert_names(await client.post("/tasks", content=one, headers=headers), field)
@@ -155,7 +167,13 @@ async def test_a_bad_query_is_refused_by_name(client: httpx.AsyncClient) -> None
 
 @pytest.mark.parametrize(
     ("header", "value"),
-    [("If-Match", "5"), ("If-Match", '"x'), ("Idempotency-Key", "x" * 256), ("Idempotency-Key", "a b"), ("X-Taskd-User", "")],
+    [
+        ("If-Match", "5"),
+        ("If-Match", '"x'),
+        ("Idempotency-Key", "x" * 256),
+        ("Idempotency-Key", "a b"),
+        ("X-Taskd-User", ""),
+    ],
 )
 async def test_a_bad_header_is_refused_by_name(client: httpx.AsyncClient, header: str, value: str) -> None:
     created = (await client.post("/tasks", json={"title": "good", "kind": "nobody"})).json()

@@ -48,7 +48,10 @@ async def test_sigterm_under_load_loses_nothing_and_burns_no_attempt(database_ur
         stopped.set()
         await asyncio.gather(*writers)
 
-    async with served(database_url, "--concurrency", "8", handlers="tests.handlers") as server, server.client() as client:
+    async with (
+        served(database_url, "--concurrency", "8", handlers="tests.handlers") as server,
+        server.client() as client,
+    ):
         for task_id in long:
             assert await _finished(client, task_id) == {"status": "done", "attempt": 1}
         types = [event["type"] for event in (await client.get(f"/tasks/{long[0]}/events")).json()["events"]]
