@@ -1,0 +1,115 @@
+"""The README is true: each command in it runs, from a fresh copy of the tree, and does what it says there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+HANDLERS = re.findall(r"```python\n(# thumbnails.py\n.*?)```", README, re.DOTALL)
+DEMO, SOCKET, CREATE, READ, SERVE, TESTS = COMMANDS
+
+# A child of a command that is measured would write into this tree.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTHON", "TASKD"))}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of what is in the repository, as a clone would have it."""
+    directory = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True)
+    for name in listed.stdout.decode().split("\0"):
+        if name and (ROOT / name).exists():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, directory / name)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        number: int = found.getsockname()[1]
+        return number
+
+
+@contextlib.asynccontextmanager
+async def running(command: str, clone: Path, port: int, until: str) -> AsyncIterator[list[str]]:
+    """Run a command of the README on another port until the block ends; yields its lines once `until` is among them."""
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", f"exec 2>&1; {command}",
+        cwd=clone, env=ENVIRONMENT | {"TASKD_HTTP": f"127.0.0.1:{port}", "TASKD_GRPC": "off"},
+        stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines: list[str] = []
+
+    async def read() -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            lines.append(line.decode())
+
+    reading = asyncio.create_task(read())
+    try:
+        while not any(until in line for line in lines):
+            assert not reading.done(), "".join(lines)
+            await asyncio.sleep(0.05)
+        yield lines
+    finally:
+        os.killpg(process.pid, 2)
+        await reading
+        await process.wait()
+
+
+async def shell(command: str, clone: Path, port: int) -> str:
+    """Run a command of the README against the server on another port, and return what it prints."""
+    process = await asyncio.create_subprocess_shell(
+        command.replace("127.0.0.1:8080", f"127.0.0.1:{port}"),
+        cwd=clone, env=ENVIRONMENT, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()
+
+
+@pytest.mark.timeout(600)
+async def test_the_tour_is_as_it_is_told(clone: Path, port: int) -> None:
+    async with running(DEMO, clone, port, "What happens now") as demo:
+        assert any(str(clone / "taskd-data") in line or "/var/lib/taskd" in line for line in demo)
+        watch = SOCKET.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+        async with running(watch, clone, port, '"type":"welcome"') as frames:
+            assert '"status":"new"' in await shell(CREATE, clone, port)
+            while not any('"type":"done"' in frame for frame in frames):
+                await asyncio.sleep(0.05)
+        types = re.findall(r'"event":{"type":"(\w+)"', "".join(frames))
+        assert types == ["created", "started", *["progress"] * (len(types) - 3), "done"]
+        assert len(types) > 3
+        assert '"result":{"slept":2}' in await shell(READ, clone, port)
+    assert "stopped" in demo[-1]
+    await _handlers_run(clone, port)
+
+
+async def _handlers_run(clone: Path, port: int) -> None:
+    (clone / "thumbnails.py").write_text(HANDLERS[0])
+    async with running(SERVE, clone, port, "serving on"):
+        await shell(CREATE.replace('"sleep"', '"thumbnail"'), clone, port)
+        while '"result":{"ok":true}' not in await shell(READ, clone, port):
+            await asyncio.sleep(0.05)
+
+
+def test_the_test_command_is_the_one_that_the_check_runs() -> None:
+    assert TESTS.startswith("python3 -m venv ")
+    assert TESTS.endswith("-m pytest")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
