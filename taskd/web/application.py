@@ -13,7 +13,7 @@ from taskd.http1.limits import BadRequest
 from taskd.service.ports import Feed, Health, Tasks
 from taskd.web import events, openapi
 from taskd.web.identity import Identify
-from taskd.web.message import Answer, Handler, Request, Response
+from taskd.web.message import JSON, Answer, Handler, Request, Response
 from taskd.web.middleware import (
     authenticated,
     compose,
@@ -55,7 +55,7 @@ class Site:
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`"""
-        return Response(200, self.description)
+        return _known_or(request, hashlib.sha256(self.description).hexdigest()[:16], self.description, JSON)
 
     async def socket(self, request: Request) -> Answer:
         """`GET /ws`, by a request that asks for no upgrade (RFC 9110 15.5.22)."""
@@ -86,18 +86,24 @@ _FILES = (
 )
 
 
+def _known_or(request: Request, tag: str, body: bytes, media_type: str) -> Response:
+    """Return a file, or 304 if the client knows it (RFC 9110 13.1.2)."""
+    headers = [("ETag", etag.quote(tag)), ("Cache-Control", "no-cache")]
+    given = request.head.get(b"if-none-match")
+    try:
+        known = given is not None and etag.parse(given).has_weak(tag)
+    except BadRequest:
+        known = False
+    return Response(304, headers=headers) if known else Response(200, body, media_type, headers)
+
+
 def _page(path: str, file: str, media_type: str) -> Route:
     body = (resources.files("taskd.web") / "static" / file).read_bytes()
     tag = hashlib.sha256(body).hexdigest()[:16]
-    headers = [("ETag", etag.quote(tag)), ("Cache-Control", "no-cache"), ("Content-Security-Policy", _POLICY)]
+    policy = ("Content-Security-Policy", _POLICY)
 
     async def answer(request: Request) -> Response:
-        given = request.head.get(b"if-none-match")
-        try:
-            known = given is not None and etag.parse(given).has_weak(tag)
-        except BadRequest:
-            known = False
-        return Response(304, headers=headers) if known else Response(200, body, media_type, headers)
+        return _known_or(request, tag, body, media_type).with_headers(policy)
 
     plain = media_type.partition(";")[0]
     return Route(

@@ -1,8 +1,9 @@
 """One HTTP connection: the only glue between `http1` and asyncio.
 
 Bytes go into the parser; a request that is complete becomes a task that asks the application for the answer; the
-answer goes out; only then is the next request looked at, so answers keep the order of pipelined requests. While an
-answer is due, little more is read than what is already here. A connection has one deadline at a time, which the
+answer goes out; only then is the next request looked at, so answers keep the order of pipelined requests. What comes
+in meanwhile is held back, at most `READ_AHEAD` and one read more, and reading goes on only when the parser has nothing
+left to say: a client that sends faster than it is answered waits. A connection has one deadline at a time, which the
 server looks at now and then.
 
 When the client is gone, a stream ends. Any other request goes on to its end: a change that has begun is made.
@@ -17,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from taskd import log
 from taskd.clock import Clock
 from taskd.http1.encode import CONTINUE, LAST_CHUNK, chunk, response_head
 from taskd.http1.head import Head, HeadMemo
@@ -79,6 +81,7 @@ class Phase(enum.Enum):
     BODY = "reading a body"
     ANSWER = "answering"
     LINGER = "reading what is left, to throw it away"
+    CLOSING = "sending what is left"
 
 
 class Connection(asyncio.Protocol):
@@ -93,7 +96,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._request: Request | None = None
         self._body = bytearray()
-        self._ahead = 0
+        self._held = bytearray()
+        """What came in while an answer was due, and the parser has not seen."""
+        self._ended = False
+        """The client sends nothing more."""
+        self._unsent = 0
+        """Bytes that waited to be sent when the deadline was set."""
         self._answering: asyncio.Task[None] | None = None
         self._streaming = False
         self._writable: asyncio.Future[None] | None = None
@@ -108,32 +116,26 @@ class Connection(asyncio.Protocol):
         self._enter(Phase.IDLE)
 
     def data_received(self, data: bytes) -> None:
-        if self.phase is Phase.LINGER:
-            return
-        self._parser.feed(data)
         if self.phase is Phase.ANSWER:
-            self._ahead += len(data)
-            if self._ahead > READ_AHEAD:
+            self._held += data
+            if len(self._held) > READ_AHEAD:
                 self._transport.pause_reading()
-            return
-        if self.phase is Phase.IDLE:
-            self._enter(Phase.HEAD)
-        self._advance()
+        elif self.phase is not Phase.LINGER and self.phase is not Phase.CLOSING:
+            if self.phase is Phase.IDLE:
+                self._enter(Phase.HEAD)
+            self._parser.feed(data)
+            self._advance()
 
     def eof_received(self) -> bool:
+        """The client may have closed its half only, and still want its answers; a stream's client has gone."""
         if self.phase is Phase.LINGER:
             return False
-        self._parser.feed_eof()
+        self._ended = True
         if self.phase is Phase.ANSWER:
-            # The client may have closed its half only, and still wants the answer. A stream's client has gone.
-            if self._streaming and self._answering is not None:
-                self._answering.cancel()
-            return True
-        self._advance()
-        return self._reads_no_more()
-
-    def _reads_no_more(self) -> bool:
-        return self.phase in (Phase.ANSWER, Phase.LINGER)
+            self.end_stream()
+        else:
+            self._advance()
+        return self.phase is Phase.ANSWER
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -159,16 +161,19 @@ class Connection(asyncio.Protocol):
             what = "head" if self.phase is Phase.HEAD else "body"
             self._refuse(408, f"the request's {what} took too long")
         elif self.phase is Phase.IDLE:
-            self._transport.close()
+            self._close()
+        elif self._transport.get_write_buffer_size() < self._unsent:
+            # It is slow, but it reads.
+            self._set_write_deadline()
         else:
             self._transport.abort()
 
     def drain(self) -> None:
         """Take no further request: close now if idle, else after the answer. Streams end."""
         if self.phase is Phase.IDLE:
-            self._transport.close()
-        elif self._streaming and self._answering is not None:
-            self._answering.cancel()
+            self._close()
+        else:
+            self.end_stream()
 
     def end_stream(self) -> None:
         """End a stream, if that is what is being answered; its client comes back."""
@@ -194,6 +199,16 @@ class Connection(asyncio.Protocol):
         self.phase = phase
         self.deadline = None if seconds is None else self._server.clock() + seconds
 
+    def _close(self) -> None:
+        """Close once all is sent; but not wait for ever for a client that takes nothing."""
+        self._enter(Phase.CLOSING)
+        self._set_write_deadline()
+        self._transport.close()
+
+    def _set_write_deadline(self) -> None:
+        self._unsent = self._transport.get_write_buffer_size()
+        self.deadline = self._server.clock() + self._server.times.write
+
     def _advance(self) -> None:
         try:
             while self.phase is not Phase.ANSWER and not self._transport.is_closing():
@@ -205,12 +220,28 @@ class Connection(asyncio.Protocol):
                     self._body += event.data
                 elif isinstance(event, End):
                     self._dispatch()
-                elif isinstance(event, NeedData):
+                elif not isinstance(event, NeedData):
+                    self._close()
+                elif not self._feed_held():
                     return
-                else:
-                    self._transport.close()
         except BadRequest as error:
             self._refuse(error.status, error.message)
+
+    def _feed_held(self) -> bool:
+        """Give the parser what it has not seen; return whether there was anything."""
+        if self._held:
+            if self.phase is Phase.IDLE:
+                # A client that only begins another request has the head's time.
+                self._enter(Phase.HEAD)
+            self._parser.feed(bytes(self._held))
+            self._held = bytearray()
+            return True
+        if self._ended:
+            # From here on it says Closed, or that the request is cut off.
+            self._parser.feed_eof()
+            return True
+        self._transport.resume_reading()
+        return False
 
     def _head(self, head: Head) -> bool:
         """Take a head; return whether the transport is another protocol's now."""
@@ -218,7 +249,7 @@ class Connection(asyncio.Protocol):
         if upgrader is not None and head.upgrade == b"websocket" and head.method == "GET" and upgrader.wants(head):
             self.deadline = None
             self._server.closed(self)
-            upgrader.upgrade(head, head.raw, self._parser.trailing(), self._transport)
+            upgrader.upgrade(head, head.raw, self._parser.trailing() + self._held, self._transport)
             return True
         self._request = Request(head)
         self._body = bytearray()
@@ -231,7 +262,6 @@ class Connection(asyncio.Protocol):
         assert self._request is not None
         self._request.body = bytes(self._body)
         self._body = bytearray()
-        self._ahead = 0
         self._enter(Phase.ANSWER)
         self._answering = self._server.supervisor.spawn(self._answer(self._request), "http request")
 
@@ -261,14 +291,12 @@ class Connection(asyncio.Protocol):
         if self._lost or self._transport.is_closing():
             return
         if not keep_alive:
-            self._transport.close()
+            self._close()
             return
-        # What has come in meanwhile is looked at now; a client that only begins another request has the head's time.
-        self._enter(Phase.HEAD if self._ahead else Phase.IDLE)
-        self._transport.resume_reading()
+        self._enter(Phase.IDLE)
         self._advance()
         if self._server.draining and self.phase is Phase.IDLE:
-            self._transport.close()
+            self._close()
 
     def _write_response(self, head: Head | None, answer: Response, keep_alive: bool) -> None:
         bodiless = answer.status in (204, 304)
@@ -290,9 +318,7 @@ class Connection(asyncio.Protocol):
         if self._lost:
             return False
         keep_alive = keep_alive and chunked
-        self._transport.write(
-            response_head(answer.status, [*headers, *_connection(head, keep_alive)], now=time.time())
-        )
+        self._transport.write(response_head(answer.status, [*headers, *_connection(head, keep_alive)], now=time.time()))
         if head.method != "HEAD":
             self._streaming = True
             try:
@@ -316,7 +342,7 @@ class Connection(asyncio.Protocol):
         """Wait until the client has taken what was sent, for as long as it may take."""
         if self._writable is None:
             return
-        self.deadline = self._server.clock() + self._server.times.write
+        self._set_write_deadline()
         await self._writable
         self.deadline = None
 
@@ -327,12 +353,13 @@ class Connection(asyncio.Protocol):
         request_id = request_id_of(given)
         answer = of_status(status, message, request_id).with_headers(("X-Request-Id", request_id))
         self._write_response(None if request is None else request.head, answer, keep_alive=False)
+        logger.info("refused with %d: %s", status, message, extra=log.fields(status=status, request_id=request_id))
         # RFC 9112 9.6: a close with unread data would reset the connection, and the client might lose the answer.
-        if self._transport.can_write_eof():
+        if self._transport.can_write_eof() and not self._ended:
             self._transport.write_eof()
             self._enter(Phase.LINGER)
         else:
-            self._transport.close()
+            self._close()
 
 
 class _StreamSink:

@@ -7,7 +7,7 @@ no queue, and a slow client holds up nobody and misses nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from taskd.domain.codec import dump_json
 from taskd.domain.cursor import decode_log_cursor
@@ -23,6 +23,9 @@ EVENT_STREAM = "text/event-stream"
 
 BATCH = 200
 """Events that are read and written at once."""
+
+PIECE = 64 * 1024
+"""Bytes that are encoded ahead of what the client has taken, but for one event."""
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent: proxies drop what is silent, and a dead client is noticed."""
@@ -77,7 +80,8 @@ class EventStreams:
                 except Unavailable:
                     # The client comes back with the last id that it saw.
                     return
-                await sink.write(self._encode(user, events))
+                for piece in self._encode(user, events):
+                    await sink.write(piece)
                 if events:
                     sent = events[-1].key
                 if len(events) == BATCH:
@@ -96,12 +100,17 @@ class EventStreams:
             except TimeoutError:
                 await sink.write(b":\n\n")
 
-    def _encode(self, user: User, events: Sequence[Event]) -> bytes:
-        return b"".join(
-            b"id: %b\ndata: %b\n\n" % (self._feed.cursor(event.key).encode(), event.json)
-            for event in events
-            if user.sees_all or event.task.owner == user.name
-        )
+    def _encode(self, user: User, events: Sequence[Event]) -> Iterator[bytes]:
+        """Yield what the user may see, in pieces of about `PIECE` bytes: tasks may be large, and clients slow."""
+        piece = bytearray()
+        for event in events:
+            if user.sees_all or event.task.owner == user.name:
+                cursor = self._feed.cursor(event.key)
+                piece += b"event: %b\nid: %b\ndata: %b\n\n" % (event.type.encode(), cursor.encode(), event.json)
+                if len(piece) >= PIECE:
+                    yield bytes(piece)
+                    piece.clear()
+        yield bytes(piece)
 
 
 def _cursor(request: Request) -> str | None:

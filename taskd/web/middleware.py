@@ -77,6 +77,8 @@ def logged(inner: Handler) -> Handler:
 
 def _facts(request: Request, answer: Answer, begun: float) -> dict[str, object]:
     facts: dict[str, object] = {
+        "method": request.head.method,
+        "status": answer.status,
         "route": request.route or None,
         "user": request.user.name or None,
         "milliseconds": round((time.perf_counter() - begun) * 1000, 2),
@@ -160,9 +162,11 @@ def shared_with(origins: Collection[str]) -> Middleware:
         async def handle(request: Request) -> Answer:
             given = request.head.get(b"origin")
             origin = None if given is None else given.decode("latin-1")
+            # Also for who is not let in: a cache must not give a page what was answered to another.
+            vary = ("Vary", "Origin")
             if origin is None or ("*" not in origins and origin not in origins):
-                return await inner(request)
-            allowed = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
+                return (await inner(request)).with_headers(vary)
+            allowed = [("Access-Control-Allow-Origin", origin), vary]
             if request.head.method == "OPTIONS" and request.head.get(b"access-control-request-method"):
                 return Response(204, headers=[*allowed, *_PREFLIGHT])
             return (await inner(request)).with_headers(*allowed, _EXPOSED)

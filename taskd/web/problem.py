@@ -42,7 +42,8 @@ def _body(type_: str, title: str, status: int, detail: str, request_id: str, mor
 
 def of_error(error: TaskdError, request_id: str) -> Response:
     """Return the answer that an error is."""
-    status = STATUS[type(error)]
+    # A part may raise a finer class of its own: it is answered as the one that it refines.
+    status = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
     if status == 500:
         return of_bug(request_id)
     more: dict[str, object] = {}

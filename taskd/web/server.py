@@ -150,4 +150,3 @@ class HttpServer:
     def _on_timer(self) -> None:
         self.tick()
         self._arm()
-

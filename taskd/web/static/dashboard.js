@@ -80,9 +80,8 @@ events.addEventListener("welcome", (message) => {
   connection.textContent = `live, as ${JSON.parse(message.data).user}`;
   reload();
 });
-events.addEventListener("message", (message) => {
-  const event = JSON.parse(message.data);
-  if (event.type === "deleted") remove(event.task.id);
-  else draw(event.task);
-});
+for (const type of ["created", "updated", "started", "progress", "retrying", "done", "failed", "cancelled"]) {
+  events.addEventListener(type, (message) => draw(JSON.parse(message.data).task));
+}
+events.addEventListener("deleted", (message) => remove(JSON.parse(message.data).task.id));
 events.addEventListener("error", () => { connection.textContent = "connecting …"; });
