@@ -8,11 +8,12 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -27,12 +28,10 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of what is in the repository, as a clone would have it."""
-    directory = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True)
-    for name in listed.stdout.decode().split("\0"):
-        if name and (ROOT / name).exists():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, directory / name)
+    directory = tmp_path_factory.mktemp("clone") / "taskd"
+    # What git does not hold, and tools leave behind.
+    left = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "taskd-data")
+    shutil.copytree(ROOT, directory, ignore=left)
     yield directory
     shutil.rmtree(directory)
 
@@ -63,9 +62,8 @@ async def running(command: str, clone: Path, port: int, until: str) -> AsyncIter
 
     reading = asyncio.create_task(read())
     try:
-        while not any(until in line for line in lines):
-            assert not reading.done(), "".join(lines)
-            await asyncio.sleep(0.05)
+        await eventually(lambda: reading.done() or any(until in line for line in lines), within=300)
+        assert not reading.done(), "".join(lines)
         yield lines
     finally:
         os.killpg(process.pid, 2)
@@ -91,8 +89,7 @@ async def test_the_tour_is_as_it_is_told(clone: Path, port: int) -> None:
         watch = SOCKET.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
         async with running(watch, clone, port, '"type":"welcome"') as frames:
             assert '"status":"new"' in await shell(CREATE, clone, port)
-            while not any('"type":"done"' in frame for frame in frames):
-                await asyncio.sleep(0.05)
+            await eventually(lambda: any('"type":"done"' in frame for frame in frames))
         types = re.findall(r'"event":{"type":"(\w+)"', "".join(frames))
         assert types == ["created", "started", *["progress"] * (len(types) - 3), "done"]
         assert len(types) > 3
@@ -105,8 +102,11 @@ async def _handlers_run(clone: Path, port: int) -> None:
     (clone / "thumbnails.py").write_text(HANDLERS[0])
     async with running(SERVE, clone, port, "serving on"):
         await shell(CREATE.replace('"sleep"', '"thumbnail"'), clone, port)
-        while '"result":{"ok":true}' not in await shell(READ, clone, port):
-            await asyncio.sleep(0.05)
+
+        async def done() -> bool:
+            return '"result":{"ok":true}' in await shell(READ, clone, port)
+
+        await eventually(done)
 
 
 def test_the_test_command_is_the_one_that_the_check_runs() -> None:

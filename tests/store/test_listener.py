@@ -161,9 +161,7 @@ async def test_a_connection_that_does_not_answer_its_probe_is_given_up(
 
 
 async def test_a_database_that_is_not_there_is_unavailable(supervisor: Supervisor) -> None:
-    listener = Listener(
-        "postgresql://nobody@127.0.0.1:1/none", lambda: None, lambda: None, lambda: None, supervisor
-    )
+    listener = Listener("postgresql://nobody@127.0.0.1:1/none", lambda: None, lambda: None, lambda: None, supervisor)
     with pytest.raises(Unavailable):
         await listener.start()
     await listener.stop()
