@@ -158,7 +158,7 @@ def _responses(route: Route) -> dict[str, Any]:
         if reply.schema is not None:
             named = isinstance(reply.schema, str)
             schema = {"$ref": f"#/components/schemas/{reply.schema}"} if named else reply.schema
-            answer["content"] = {route.produces: {"schema": schema}}
+            answer["content"] = {PROBLEM if reply.schema == "Problem" else route.produces: {"schema": schema}}
         answers[str(status)] = answer
     for status, titles in sorted(_errors(route).items()):
         if str(status) not in answers:
