@@ -179,7 +179,8 @@ def test_a_list_without_parameters() -> None:
 
 def test_a_list_with_all_parameters() -> None:
     pairs = [("status", "new"), ("status", "done"), ("kind", "k"), ("limit", "200"), ("order", "created_at"),
-             ("created_after", "2026-01-01T00:00:00Z"), ("created_before", "2026-02-01T00:00:00Z"), ("owner", "ann")]  # fmt: skip
+             ("created_after", "2026-01-01T00:00:00Z"), ("created_before", "2026-02-01T00:00:00Z"),
+             ("owner", "ann")]  # fmt: skip
     query = parse_list_query(ANN, pairs)
     assert query.statuses == (Status.DONE, Status.NEW)
     assert (query.kind, query.limit, query.newest_first) == ("k", 200, False)

@@ -37,7 +37,7 @@ class Handlers:
 
 
 async def _cancelled_in(front: Server, kind: str) -> float:
-    """Create a task, wait until it runs, cancel it; return the seconds until it had stopped, by the database's clock."""
+    """Cancel a task that runs; return the seconds until it had stopped, by the database's clock."""
     async with front.client() as client:
         path = f"/tasks/{(await client.post('/tasks', json={'title': kind, 'kind': kind})).json()['id']}"
 
