@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
             self._refuse(408, f"the request's {what} took too long")
         elif self.phase is Phase.IDLE:
             self._close()
-        elif self._transport.get_write_buffer_size() < self._unsent:
+        elif self.phase is not Phase.LINGER and self._transport.get_write_buffer_size() < self._unsent:
             # It is slow, but it reads.
             self._set_write_deadline()
         else:

@@ -72,31 +72,36 @@ async def test_what_is_read_while_an_answer_is_due_is_bounded() -> None:
         client.send(GET)
         await asyncio.wait_for(held.asked.wait(), 20)
         connection = found.connection
-        flood = GET * (8 * 2**20 // len(GET))
-        client.send(flood)
+        large = request("GET", "/", Padding="x" * 4000)
+        count = 8 * 2**20 // len(large)
+        client.send(large * count)
         await eventually(lambda: not connection._transport.is_reading())
+        assert held.begun == 1
         assert len(connection._held) < module.READ_AHEAD + 300_000
         # Also once answers flow: each lets in no more than was taken.
         most = 0
         held.go.set()
-        for _ in range(2000):
+        for _ in range(1 + count):
             await client.answer()
             most = max(most, len(connection._held) + len(connection._parser._buffer))
         assert most < 2 * (module.READ_AHEAD + 300_000)
-        assert held.begun < len(flood) // len(GET)
 
 
 async def test_no_request_is_begun_before_the_client_takes_the_last_answer() -> None:
+    begun = 0
+
     async def handle(request: Request) -> Answer:
-        return Response(200, bytes(8 * 2**20), "text/plain")
+        nonlocal begun
+        begun += 1
+        return Response(200, bytes(64 * 2**20), "text/plain")
 
     async with serving(handle) as found:
         client = await found.client(limit=1024)
-        client.send(GET * 3)
-        await eventually(lambda: found.connection._writable is not None)
-        assert len(found.supervisor._tasks) == 1
-        for _ in range(3):
-            assert len((await client.answer()).body) == 8 * 2**20
+        client.send(GET * 2)
+        await eventually(lambda: found.server.connections and found.connection._writable is not None)
+        assert begun == 1
+        assert [len((await client.answer()).body) for _ in range(2)] == [64 * 2**20] * 2
+        assert begun == 2
 
 
 @pytest.mark.parametrize(
@@ -213,6 +218,21 @@ async def test_a_half_closed_client_still_gets_all_its_answers() -> None:
         held.go.set()
         assert [(await client.answer()).body for _ in range(2)] == [b"/1", b"/2"]
         assert await client.rest() == b""
+
+
+async def test_the_end_within_a_request_behind_an_answer_is_refused_at_once() -> None:
+    held = Held()
+    async with serving(held) as found:
+        client = await found.client()
+        client.send(GET)
+        await asyncio.wait_for(held.asked.wait(), 20)
+        client.send(b"GET / HT")
+        client.writer.write_eof()
+        await eventually(lambda: found.connection._ended)
+        held.go.set()
+        assert [(await client.answer()).status for _ in range(2)] == [200, 400]
+        assert await client.rest() == b""
+        await eventually(lambda: found.server.connections == 0)
 
 
 async def test_the_end_within_a_request_is_refused_at_once() -> None:

@@ -26,19 +26,47 @@ async def test_who_neither_reads_nor_goes_after_a_refusal_is_dropped() -> None:
         await eventually(lambda: found.server.connections == 0)
 
 
-@pytest.mark.parametrize(("sent", "seconds"), [(b"GET / HT", 10), (request("POST", "/", b"12345")[:-1], 30)])
-async def test_who_is_too_slow_gets_408(sent: bytes, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("sent", "more", "seconds"), [(b"GET / HT", b"TP", 10), (request("POST", "/", b"12345")[:-2], b"4", 30)]
+)
+async def test_who_is_too_slow_gets_408(sent: bytes, more: bytes, seconds: float) -> None:
     async with serving() as found:
         client = await found.client()
         client.send(sent)
         await eventually(lambda: found.server.connections and found.connection.phase in (Phase.HEAD, Phase.BODY))
         found.advance(seconds - 0.1)
         # A byte more is no excuse.
-        client.send(b"T" if seconds == 10 else b"")
+        client.send(more)
+        received = found.connection._parser._buffer if seconds == 10 else found.connection._body
+        await eventually(lambda: received.endswith(more))
         found.advance(0.1)
         got = await client.answer()
         assert (got.status, got.get("Connection")) == (408, "close")
         assert await client.rest() == b""
+
+
+async def test_who_begins_a_request_while_an_answer_is_due_has_the_time_of_a_head_after_it() -> None:
+    held = Held()
+    async with serving(held) as found:
+        client = await found.client()
+        client.send(GET)
+        await asyncio.wait_for(held.asked.wait(), 20)
+        client.send(b"GET / HT")
+        await eventually(lambda: found.connection._held)
+        held.go.set()
+        await client.answer()
+        found.advance(10)
+        assert (await client.answer()).status == 408
+
+
+async def test_a_linger_is_as_long_as_it_is_whatever_was_sent_before() -> None:
+    async with serving() as found:
+        client = await found.client()
+        client.send(b"nonsense\r\n\r\n")
+        assert (await client.answer()).status == 400
+        found.connection._unsent = 1000
+        found.advance(5)
+        await eventually(lambda: found.server.connections == 0)
 
 
 async def test_times_are_what_they_are_set_to() -> None:

@@ -174,6 +174,19 @@ async def test_the_transport_is_handed_over_with_what_came_behind_the_head(behin
         assert found.server.connections == 0
 
 
+async def test_what_came_behind_a_head_that_waited_is_handed_over_too() -> None:
+    held = Held()
+    async with serving(held, upgrader=Upgrades()) as found:
+        client = await found.client()
+        client.send(GET + request("GET", "/ws", **UPGRADE) + b"one ")
+        await asyncio.wait_for(held.asked.wait(), 20)
+        client.send(b"two")
+        await eventually(lambda: found.connection._held)
+        held.go.set()
+        assert [(await client.answer()).status, (await client.head()).status] == [200, 101]
+        assert await client.reader.readexactly(7) == b"ONE TWO"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "fields"),
     [
