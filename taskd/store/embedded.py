@@ -21,6 +21,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -345,6 +346,8 @@ def _reaches(uid: int, gid: int, path: Path) -> bool:
         try:
             found = parent.stat()
         except OSError:
+            continue
+        if not stat.S_ISDIR(found.st_mode):
             continue
         bit = 0o100 if found.st_uid == uid else 0o010 if found.st_gid == gid else 0o001
         if not found.st_mode & bit:
