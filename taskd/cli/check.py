@@ -1,0 +1,109 @@
+"""`taskd check`: look at the configuration and the database, and give advice."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from taskd import config
+from taskd.config import Settings, validate_start
+from taskd.errors import ConfigError, Unavailable
+from taskd.runtime.supervisor import Supervisor
+from taskd.store.listener import Listener
+from taskd.store.migrate import OLDEST_SERVER, pending
+from taskd.store.pool import Database
+
+POOL = 10
+"""Connections that one process may open, and one more to listen."""
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    ok: bool
+    what: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting, so that `check` is called as `serve` is."""
+    config.add_flags(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print what was found; 0 when all is well, 1 when something is not, 3 when the database can't be reached."""
+    settings = config.from_command_line(asked)
+    return asyncio.run(_check(settings))
+
+
+async def _check(settings: Settings) -> int:
+    good = True
+    try:
+        async for finding in findings(settings):
+            good = good and finding.ok
+            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}")
+    except Unavailable as error:
+        print(f"FAIL  database: {error}")
+        return 3
+    return 0 if good else 1
+
+
+async def findings(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield what there is to say.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    try:
+        validate_start(settings)
+        yield Finding(True, "configuration: its settings go together")
+    except ConfigError as error:
+        yield Finding(False, f"configuration: {error}")
+    if settings.database_url is None:
+        yield Finding(True, f"database: an embedded PostgreSQL in {settings.data_dir.absolute()}")
+        return
+    database = Database(settings.database_url, max_size=1)
+    try:
+        await database.open()
+        async for finding in _of_database(database):
+            yield finding
+        yield await _listening(settings.database_listen_url or settings.database_url)
+    finally:
+        await database.close()
+
+
+async def _of_database(database: Database) -> AsyncIterator[Finding]:
+    version = int(await database.fetchval("SHOW server_version_num"))
+    yield Finding(version >= OLDEST_SERVER, f"database: PostgreSQL {version // 10000}.{version % 10000}")
+    missing = await pending(database)
+    applied = "schema: up to date" if not missing else f"schema: lacks {', '.join(missing)}; run `taskd migrate`"
+    yield Finding(not missing, applied)
+    most = int(await database.fetchval("SHOW max_connections"))
+    used = await database.fetchval("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    advice = "" if most - used > POOL else f"; one process may open {POOL + 1}: raise max_connections, or use a pooler"
+    yield Finding(most - used > POOL, f"connections: {used} of {most} in use{advice}")
+    encoding = await database.fetchval("SHOW server_encoding")
+    yield Finding(encoding == "UTF8", f"encoding: {encoding}")
+    lowered = await database.fetchval("SELECT lower('ПРИВЕТ') = 'привет'")
+    words = "knows Cyrillic" if lowered else "does not know Cyrillic, so Russian words are not found by all their forms"
+    yield Finding(bool(lowered), f"locale: {words}")
+
+
+async def _listening(url: str) -> Finding:
+    """Try LISTEN, which a pooler in transaction mode can't carry."""
+    heard = asyncio.Event()
+    listener = Listener(url, lambda: None, heard.set, heard.set, Supervisor())
+    sender = Database(url, max_size=1)
+    try:
+        await listener.start()
+        await sender.open()
+        await sender.execute("NOTIFY taskd")
+        async with asyncio.timeout(5):
+            await heard.wait()
+        return Finding(True, "notifications: arrive")
+    except TimeoutError:
+        return Finding(False, "notifications: do not arrive; set TASKD_DATABASE_LISTEN_URL past the pooler")
+    finally:
+        await listener.stop()
+        await sender.close()
