@@ -84,7 +84,11 @@ def parse_fields(lines: list[bytes], limits: Limits) -> Fields:
         # a token.
         if not colon or _NAME.fullmatch(name) is None:
             raise BadRequest(400, "a field line is malformed")
-        fields.append((name.lower(), value.strip(b" \t")))
+        name, value = name.lower(), value.strip(b" \t")
+        # llhttp reads no tab around this value; two readers of one body must not differ.
+        if name == b"transfer-encoding" and b"\t" in line:
+            raise BadRequest(400, "Transfer-Encoding is malformed")
+        fields.append((name, value))
     return tuple(fields)
 
 
