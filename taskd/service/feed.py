@@ -81,7 +81,8 @@ class LogFeed:
 
     def __init__(self, log: EventLog, supervisor: Supervisor, *, poll: float = POLL) -> None:
         self._log = log
-        self._poll = poll
+        self.poll = poll
+        """Seconds between looks when nothing asks for one."""
         self._epoch = b""
         self._position = LOG_START
         self._ring = Ring(LOG_START)
@@ -151,7 +152,7 @@ class LogFeed:
         if batch.pending:
             return self._pending.next()
         self._pending.reset()
-        return self._poll
+        return self.poll
 
     async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
         """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more."""
