@@ -11,7 +11,9 @@ import asyncpg
 import httpx
 from websockets.asyncio.client import ClientConnection
 
+from taskd.domain.model import NewTask
 from taskd.store.migrate import migrate
+from taskd.store.tasks import TaskStore
 from tests.clusters import Cluster
 from tests.running import embedded, receive
 from tests.waiting import eventually
@@ -48,6 +50,18 @@ async def test_losing_the_listeners_backend_heals_and_misses_no_event(database_u
                 await _created(socket, "after")
         finally:
             await connection.close()
+
+
+async def test_each_reconnect_reads_the_log_again(database_url: str) -> None:
+    async with embedded(database_url) as server, server.socket() as socket:
+        await receive(socket)
+        assert server.app is not None
+        parts = server.app.parts
+        parts.feed.poll = 3600
+        # Stands for a change whose notification was lost with the connection: nobody is told of it.
+        await TaskStore(parts.database).insert([("ann", NewTask(title="unheard", kind="nobody"))])
+        assert await parts.database.fetchval("SELECT pg_terminate_backend($1, 5000)", parts.listener.backend)
+        await _created(socket, "unheard")
 
 
 async def _post(client: httpx.AsyncClient, title: str) -> int:
