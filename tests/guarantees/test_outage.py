@@ -36,6 +36,8 @@ async def test_losing_the_listeners_backend_heals_and_misses_no_event(database_u
         listener = server.app.parts.listener
         # What is missed is found because the listener comes back, and not because the log is looked at anyway.
         server.app.parts.feed.poll = 3600
+        await server.app.tasks.create("settled", kind="nobody", owner="ann")
+        await _created(socket, "settled")
         killed = listener.backend
         connection = await asyncpg.connect(database_url)
         try:
@@ -58,6 +60,8 @@ async def test_each_reconnect_reads_the_log_again(database_url: str) -> None:
         assert server.app is not None
         parts = server.app.parts
         parts.feed.poll = 3600
+        await server.app.tasks.create("settled", kind="nobody", owner="ann")
+        await _created(socket, "settled")
         # Stands for a change whose notification was lost with the connection: nobody is told of it.
         await TaskStore(parts.database).insert([("ann", NewTask(title="unheard", kind="nobody"))])
         assert await parts.database.fetchval("SELECT pg_terminate_backend($1, 5000)", parts.listener.backend)
