@@ -100,7 +100,7 @@ def test_what_has_no_form_in_json_is_not_dumped(value: object) -> None:
     [
         (b"", "line 1, column 1"),
         (b"{", "line 1, column 2"),
-        (b'{"a": 1,\n}', "line 2, column 1"),
+        (b'{"a": 1,\n"b" 2}', "line 2, column 5"),
         (b"{} {}", "line 1, column 4"),
         (b"[1 2]", "line 1, column 4"),
         (b"\xff", "line 1, column 1"),
