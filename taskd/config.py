@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from taskd.errors import ConfigError
-from taskd.settings import Address, Choice, File, Integer, Kind, Listen, Number, Several, Text, Url
+from taskd.settings import Address, Bounds, Choice, File, Integer, Kind, Listen, Number, Several, Text, Url
 
 _POSTGRES = ("postgresql", "postgres")
 _CONFIG_VARIABLE = "TASKD_CONFIG"
@@ -88,7 +88,10 @@ class Settings:
         Url(("redis", "rediss"), ("memory", "off")), "memory", "Where reads are cached; Redis shares it with others."
     )
     cache_ttl: float = _declare(Number(0.1, 86_400), "30", "How long a cached read is kept.", "seconds")
-    cache_entries: int = _declare(Integer(1, 10_000_000), "10000", "How many reads are cached.", "entries")
+    cache_entries: int = _declare(Integer(1, 10_000_000), "10000", "How many reads are cached in memory.", "entries")
+    cache_bytes: int = _declare(
+        Integer(65_536, 2**40), "33554432", "How much the reads that are cached in memory may take.", "bytes"
+    )
     auth: str = _declare(
         Choice(("token", "none")), "token", "How callers are known. `none`: by their word, and on loopback only."
     )
@@ -112,6 +115,12 @@ class Settings:
     retention_days: float = _declare(Number(0.001, 36_500), "30", "How long final tasks are kept.", "days")
     event_retention_hours: float = _declare(
         Number(1, 8760), "24", "How long events are kept, and so how long a client may be away and resume.", "hours"
+    )
+    metrics_buckets: tuple[float, ...] = _declare(
+        Bounds(50),
+        "0.001,0.0025,0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10,30,60,300",
+        "Upper bounds of the buckets of all histograms.",
+        "seconds",
     )
     log: str = _declare(
         Choice(("auto", "text", "json")), "auto", "The log's format. `auto`: text on a terminal, else JSON lines."
@@ -205,8 +214,6 @@ def _refuse_not_yet(settings: Settings) -> None:
         raise ConfigError("TASKD_AUTH=token: tokens are not there yet; TASKD_AUTH=none serves on loopback without")
     if settings.role == "gateway":
         raise ConfigError("TASKD_ROLE=gateway: the gateway is not there yet")
-    if settings.cache.startswith("redis"):
-        raise ConfigError("TASKD_CACHE: Redis is not there yet; use memory or off")
     for name in ("tls_cert", "rate_limit", "database_replica_url"):
         if getattr(settings, name) is not None:
             raise ConfigError(f"{SETTINGS[name].variable} is not there yet; leave it out")

@@ -211,3 +211,26 @@ class Several:
         for piece in pieces:
             words += [word.strip() for word in piece.split(",")] if isinstance(piece, str) else [piece]
         return tuple(dict.fromkeys(self.kind.read(word) for word in words))
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Numbers above zero that grow: as text with commas between, or as a list."""
+
+    most: int
+
+    @property
+    def range(self) -> str:
+        return f"1 to {self.most} numbers above 0 that grow, with commas between"
+
+    def read(self, raw: object) -> tuple[float, ...]:
+        pieces = raw.split(",") if isinstance(raw, str) else raw if isinstance(raw, list | tuple) else ()
+        number = Number(1e-6, 1e9)
+        try:
+            read = [number.read(piece.strip() if isinstance(piece, str) else piece) for piece in pieces]
+        except ValueError:
+            read = []
+        bounds = tuple(bound for bound in read if bound is not None)
+        if not 1 <= len(bounds) <= self.most or list(bounds) != sorted(set(bounds)):
+            raise ValueError(f"must be {self.range}, not {shown(raw)}")
+        return bounds

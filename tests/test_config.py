@@ -37,6 +37,8 @@ def test_the_defaults() -> None:
     assert settings.grpc == Address("127.0.0.1", 50051)
     assert (settings.role, settings.concurrency, settings.handlers) == ("all", 16, ())
     assert (settings.cache, settings.cache_ttl, settings.cache_entries) == ("memory", 30.0, 10_000)
+    assert settings.cache_bytes == 32 * 1024 * 1024
+    assert (settings.metrics_buckets[0], settings.metrics_buckets[-1]) == (0.001, 300)
     assert (settings.auth, settings.rate_limit, settings.cors_origins) == ("token", None, ())
     assert (settings.ws_connections_per_user, settings.search_config) == (8, "russian")
     assert (settings.retention_days, settings.event_retention_hours, settings.shutdown_seconds) == (30, 24, 30)
@@ -95,6 +97,8 @@ def test_toml_has_types_of_its_own(tmp_path: Path) -> None:
         ("handlers", ["a,b", "c"], ("a", "b", "c")),
         ("cors_origins", "https://a.example,http://b:81", ("https://a.example", "http://b:81")),
         ("cors_origins", "*", ("*",)),
+        ("metrics_buckets", "0.5, 1,2.5", (0.5, 1.0, 2.5)),
+        ("metrics_buckets", [1, 2.5], (1.0, 2.5)),
         ("search_config", "public.mine", "public.mine"),
         ("upstream", "host:50051", "host:50051"),
         ("tls_cert", "/etc/cert.pem", Path("/etc/cert.pem")),
@@ -119,6 +123,8 @@ def test_good_values(name: str, text: object, value: object) -> None:
         *(("database_url", text) for text in ("", "mysql://x", "host/db", "postgresql://h:port/d", "postgresql://[h/")),
         *(("database_url", text) for text in ("postgresql://h/d d", "postgresql://h/d\n", "postgresql://h:1,i:x/d")),
         *(("cache", text) for text in ("memcached", "http://x", "redis")),
+        *(("metrics_buckets", text) for text in ("", "0,1", "2,1", "1,1", "1,,2", "1,x", "1,inf", "," * 60)),
+        *(("cache_bytes", text) for text in ("0", "65535", "1e6")),
         *(("handlers", text) for text in ("a b", "a.", "1a", "a,,b", "a/b.py", "")),
         *(("cors_origins", text) for text in ("example.org", "https://a/path", "https://*.a")),
         *(("search_config", text) for text in ("", "Russian", "a'b", "a.b.c", "a" * 64)),
@@ -253,7 +259,6 @@ def test_only_loopback_may_go_without_tokens(address: str, loopback: bool) -> No
         ({"tls_cert": "c", "tls_key": "k"}, "TASKD_TLS_CERT is not there yet"),
         ({"rate_limit": 5}, "TASKD_RATE_LIMIT is not there yet"),
         ({"database_replica_url": SECRET}, "TASKD_DATABASE_REPLICA_URL is not there yet"),
-        ({"cache": "redis://h"}, "TASKD_CACHE: Redis is not there yet"),
         ({"http": "127.0.0.1:50051"}, "TASKD_HTTP and TASKD_GRPC can't both listen on 127.0.0.1:50051"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Counting what happens, and showing it to Prometheus and to people."""
