@@ -71,11 +71,17 @@ CREATE TABLE task_states (
     -- What the last change is called in the log, and the transaction id it stands under there.
     event text NOT NULL,
     event_xid xid8 NOT NULL,
+    -- The status before the last change, '' of one that was created.
+    was text NOT NULL DEFAULT '',
     CHECK ((status = 'running') = (lease IS NOT NULL)),
     CHECK ((status IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX task_states_ready ON task_states (kind, priority DESC, task_id) WHERE status = 'new';
 CREATE INDEX task_states_due ON task_states (run_at) WHERE status = 'scheduled';
+-- The ready task that has waited longest. It was not ready before it was there, whatever its `run_at` says. A ready task
+-- has no lease anyway; the condition is there so that no claim can go by this index: after a burst, while the planner
+-- takes ready tasks for few, it would read and sort all of them.
+CREATE INDEX task_states_oldest ON task_states (greatest(run_at, created_at)) WHERE status = 'new' AND lease IS NULL;
 CREATE INDEX task_states_held ON task_states (lease) WHERE status = 'running';
 CREATE INDEX task_states_owner ON task_states (owner, status, created_at, task_id);
 CREATE INDEX task_states_finished ON task_states (finished_at) WHERE finished_at IS NOT NULL;
@@ -119,7 +125,9 @@ CREATE TABLE events (
     updated_at timestamptz NOT NULL,
     started_at timestamptz,
     finished_at timestamptz,
-    cancel_requested_at timestamptz
+    cancel_requested_at timestamptz,
+    -- The status before; '' of a task that was created, null where it is not known.
+    was text
 ) PARTITION BY RANGE (at);
 CREATE INDEX events_key ON events (xid, seq);
 CREATE INDEX events_task ON events (task_id);
@@ -130,14 +138,14 @@ CREATE TABLE events_default PARTITION OF events DEFAULT;
 -- No cache: numbers must come in the order in which they are drawn, whoever draws them.
 CREATE SEQUENCE event_seq CACHE 1;
 
--- An event with its task as the event left it: key, type, time, then the columns of `task_rows`.
+-- An event with its task as the event left it: key, type, time, the columns of `task_rows`, and the status before.
 CREATE VIEW event_rows AS
 SELECT e.xid, e.seq, e.type, e.at,
        e.task_id AS id, e.owner, e.kind, coalesce(e.title, t.title) AS title,
        coalesce(e.description, t.description) AS description, coalesce(e.payload, t.payload) AS payload,
        e.status, e.priority, e.run_at, e.attempt, e.max_attempts, e.timeout_seconds, e.progress, e.progress_note,
        e.result, e.error_type, e.error_message, e.error_attempt, e.error_at, e.version, e.created_at, e.updated_at,
-       e.started_at, e.finished_at, e.cancel_requested_at
+       e.started_at, e.finished_at, e.cancel_requested_at, e.was
 FROM events e LEFT JOIN tasks t ON t.id = e.task_id AND e.title IS NULL;
 
 -- Writes one event for each row that a statement inserted or updated. A trigger, so that no change can miss the log; for
@@ -149,11 +157,11 @@ BEGIN
     INSERT INTO events (
         xid, seq, at, type, task_id, owner, kind, status, priority, run_at, attempt, max_attempts, timeout_seconds,
         progress, progress_note, result, error_type, error_message, error_attempt, error_at, version, created_at,
-        updated_at, started_at, finished_at, cancel_requested_at)
+        updated_at, started_at, finished_at, cancel_requested_at, was)
     SELECT c.event_xid, nextval('event_seq'), c.updated_at, c.event, c.task_id, c.owner, c.kind, c.status,
            c.priority, c.run_at, c.attempt, c.max_attempts, c.timeout_seconds, c.progress, c.progress_note, c.result,
            c.error_type, c.error_message, c.error_attempt, c.error_at, c.version, c.created_at, c.updated_at,
-           c.started_at, c.finished_at, c.cancel_requested_at
+           c.started_at, c.finished_at, c.cancel_requested_at, c.was
     FROM changed c;
     RETURN NULL;
 END
@@ -169,17 +177,27 @@ BEGIN
     INSERT INTO events (
         xid, seq, at, type, task_id, owner, kind, title, description, payload, status, priority, run_at, attempt,
         max_attempts, timeout_seconds, progress, progress_note, result, error_type, error_message, error_attempt,
-        error_at, version, created_at, updated_at, started_at, finished_at, cancel_requested_at)
+        error_at, version, created_at, updated_at, started_at, finished_at, cancel_requested_at, was)
     SELECT greatest(g.event_xid, pg_current_xact_id()), nextval('event_seq'), g.now, 'deleted', g.task_id, g.owner,
            g.kind, t.title, t.description, t.payload, g.status, g.priority, g.run_at, g.attempt, g.max_attempts,
            g.timeout_seconds, g.progress, g.progress_note, g.result, g.error_type, g.error_message, g.error_attempt,
-           g.error_at, g.version + 1, g.created_at, g.now, g.started_at, g.finished_at, g.cancel_requested_at
+           g.error_at, g.version + 1, g.created_at, g.now, g.started_at, g.finished_at, g.cancel_requested_at, g.status
     FROM (SELECT *, clock_timestamp() AS now FROM gone OFFSET 0) g LEFT JOIN tasks t ON t.id = g.task_id;
     RETURN NULL;
 END
 $$;
 CREATE TRIGGER log_delete AFTER DELETE ON task_states REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION log_task_deletions();
+
+-- Every statement of this program sets `was`; for a change by hand, or by a process of the release before, this does.
+CREATE FUNCTION keep_old_status() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.was := OLD.status;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER keep_old_status BEFORE UPDATE ON task_states FOR EACH ROW
+    WHEN (NEW.was <> OLD.status) EXECUTE FUNCTION keep_old_status();
 
 -- UUID version 7 (RFC 9562, section 5.7) of a moment. rand_a is the task's number in its batch (modulo 4096), so that
 -- ids sort as the batch was given. PostgreSQL has a function of its own only from 18 on.
@@ -204,13 +222,16 @@ $$;
 -- Keeps partitions of the log ready for the next `ahead`, each `width` long, and drops what is older than `keep`,
 -- remembering the greatest key that went. A partition begins where the last one ends, or at the next full hour: what
 -- comes before that is in the default partition, and a new one must not claim what is there. Waits for locks 2 s at the
--- most, because whoever comes after it waits as long; returns whether no other process was at it.
+-- most, because whoever comes after it waits as long; returns whether no other process was at it. An event that
+-- `task_totals` does not hold yet stays, with its partition. The parent is locked first, as whoever writes an event does;
+-- from then on nothing comes to an old partition.
 CREATE FUNCTION rotate_events(width interval, ahead interval, keep interval) RETURNS boolean LANGUAGE plpgsql
     SET lock_timeout = '2s' AS $$
 DECLARE
     now timestamptz := clock_timestamp();
     lower_end timestamptz;
     old record;
+    last record;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(499984167781) THEN
         RETURN false;
@@ -222,11 +243,18 @@ BEGIN
         lower_end := lower_end + width;
     END LOOP;
     FOR old IN SELECT name FROM event_partitions WHERE upper_end <= now - keep ORDER BY upper_end LOOP
-        EXECUTE format('SELECT raise_event_floor(l.xid, l.seq)
-            FROM (SELECT xid, seq FROM %I ORDER BY xid DESC, seq DESC LIMIT 1) l', old.name);
+        LOCK TABLE ONLY events IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format('SELECT l.xid, l.seq, (l.xid, l.seq) > (t.mark_xid, t.mark_seq) AS is_needed
+            FROM task_totals t, (SELECT xid, seq FROM %I ORDER BY xid DESC, seq DESC LIMIT 1) l', old.name) INTO last;
+        CONTINUE WHEN last.is_needed;
+        PERFORM raise_event_floor(last.xid, last.seq);
         EXECUTE format('DROP TABLE %I', old.name);
     END LOOP;
-    WITH gone AS (DELETE FROM events_default WHERE at <= now - keep RETURNING xid, seq)
+    WITH gone AS (
+        DELETE FROM events_default
+        WHERE at <= now - keep AND (xid, seq) <= (SELECT mark_xid, mark_seq FROM task_totals)
+        RETURNING xid, seq
+    )
     SELECT xid, seq INTO old FROM gone ORDER BY xid DESC, seq DESC LIMIT 1;
     IF FOUND THEN
         PERFORM raise_event_floor(old.xid, old.seq);
@@ -255,6 +283,64 @@ SELECT c.relname::text AS name,
        substring(pg_get_expr(c.relpartbound, c.oid) FROM $$TO \('([^']+)'\)$$)::timestamptz AS upper_end
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'events'::regclass AND pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT';
+
+-- What each event adds to the number of tasks in each status. One that does not tell what its task was adds nothing.
+CREATE VIEW task_steps AS
+SELECT xid, seq,
+       (was IS NOT NULL AND type <> 'deleted' AND status = 'scheduled')::integer
+           - (was IS NOT NULL AND was = 'scheduled')::integer AS scheduled,
+       (was IS NOT NULL AND type <> 'deleted' AND status = 'new')::integer
+           - (was IS NOT NULL AND was = 'new')::integer AS new,
+       (was IS NOT NULL AND type <> 'deleted' AND status = 'running')::integer
+           - (was IS NOT NULL AND was = 'running')::integer AS running,
+       (was IS NOT NULL AND type <> 'deleted' AND status = 'done')::integer
+           - (was IS NOT NULL AND was = 'done')::integer AS done,
+       (was IS NOT NULL AND type <> 'deleted' AND status = 'failed')::integer
+           - (was IS NOT NULL AND was = 'failed')::integer AS failed,
+       (was IS NOT NULL AND type <> 'deleted' AND status = 'cancelled')::integer
+           - (was IS NOT NULL AND was = 'cancelled')::integer AS cancelled
+FROM events;
+
+-- The numbers with all events up to the mark, and none behind it. Whoever moves the mark adds what it passes.
+CREATE TABLE task_totals (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    mark_xid xid8 NOT NULL DEFAULT '0',
+    mark_seq bigint NOT NULL DEFAULT 0,
+    scheduled bigint NOT NULL DEFAULT 0,
+    new bigint NOT NULL DEFAULT 0,
+    running bigint NOT NULL DEFAULT 0,
+    done bigint NOT NULL DEFAULT 0,
+    failed bigint NOT NULL DEFAULT 0,
+    cancelled bigint NOT NULL DEFAULT 0
+);
+INSERT INTO task_totals DEFAULT VALUES;
+
+-- Counts all tasks, and puts the mark at the present end of the log. Writers are kept out meanwhile, so every event
+-- that is there can be seen; those at or above the mark will be added later, so they are taken off here. A transaction
+-- that is open but has not touched a task yet has an id at or above the mark, and so have its events to come.
+CREATE FUNCTION recount_task_totals() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE task_states IN SHARE ROW EXCLUSIVE MODE;
+    UPDATE task_totals t SET
+        mark_xid = later.xmin, mark_seq = 0, scheduled = counted.scheduled - later.scheduled,
+        new = counted.new - later.new, running = counted.running - later.running, done = counted.done - later.done,
+        failed = counted.failed - later.failed, cancelled = counted.cancelled - later.cancelled
+    FROM (
+        SELECT count(*) FILTER (WHERE status = 'scheduled') AS scheduled,
+               count(*) FILTER (WHERE status = 'new') AS new,
+               count(*) FILTER (WHERE status = 'running') AS running,
+               count(*) FILTER (WHERE status = 'done') AS done,
+               count(*) FILTER (WHERE status = 'failed') AS failed,
+               count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+        FROM task_states
+    ) counted, (
+        SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin, coalesce(sum(scheduled), 0) AS scheduled,
+               coalesce(sum(new), 0) AS new, coalesce(sum(running), 0) AS running, coalesce(sum(done), 0) AS done,
+               coalesce(sum(failed), 0) AS failed, coalesce(sum(cancelled), 0) AS cancelled
+        FROM task_steps WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())
+    ) later;
+END
+$$;
 
 -- One row for each process start. `lock_key` is an advisory lock that the process's listener connection holds: the
 -- kernel closes that connection when the process dies, so its peers need not wait for the lease to expire.

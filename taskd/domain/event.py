@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from taskd.domain.codec import encode_event
-from taskd.domain.model import Task
+from taskd.domain.model import Status, Task
 
 
 class EventType(StrEnum):
@@ -43,12 +43,16 @@ LOG_START = EventKey(0, 0)
 
 @dataclass(frozen=True)
 class Event:
-    """One change of one task; `task` is as the change left it."""
+    """One change of one task; `task` is as the change left it.
+
+    `was` is the status before the change: None of a task that was created, and of an event that does not tell.
+    """
 
     key: EventKey
     type: EventType
     task: Task
     at: datetime
+    was: Status | None = None
 
     @cached_property
     def json(self) -> bytes:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from taskd.domain.model import Task
-from taskd.domain.outcome import Outcome, Report
+from taskd.domain.outcome import Ending, Outcome, Report
+from taskd.metrics.catalog import Catalog
 from taskd.runtime.batcher import Batcher
 from taskd.store.pool import Database, nobody_asked
 from taskd.store.rows import TASK_COLUMNS, task_of
@@ -26,11 +27,15 @@ class ClaimStore:
 
     Args:
         committed: called after each commit that left an event.
+        catalog: where waits, attempts and ends are counted, once they are committed.
     """
 
-    def __init__(self, database: Database, committed: Callable[[], None] = nobody_asked) -> None:
+    def __init__(
+        self, database: Database, committed: Callable[[], None] = nobody_asked, catalog: Catalog | None = None
+    ) -> None:
         self._database = database
         self._committed = committed
+        self._catalog = catalog or Catalog()
         self._finishes: Batcher[Outcome, Task | None] = Batcher(self.finish_many)
         self._reports: Batcher[Report, bool] = Batcher(self.report_many)
 
@@ -58,6 +63,7 @@ class ClaimStore:
         claimed = [task_of(row) for row in rows if row["id"] is not None]
         if claimed:
             self._committed()
+            self._observe_waits(claimed)
         return claimed, rows[0][TASK_COLUMNS]
 
     async def finish(self, outcome: Outcome) -> Task | None:
@@ -106,7 +112,11 @@ class ClaimStore:
         if rows:
             self._committed()
         stored = {id(batch[row[TASK_COLUMNS] - 1]): task_of(row) for row in rows}
-        return [stored.pop(id(outcome), None) for outcome in outcomes]
+        answers = [stored.pop(id(outcome), None) for outcome in outcomes]
+        for outcome, task in zip(outcomes, answers, strict=True):
+            if task is not None:
+                self._count_end(outcome.ending, task)
+        return answers
 
     async def report_many(self, reports: Sequence[Report]) -> list[bool]:
         """Store reports in one statement; see `report`. Of several for one attempt only the last is stored."""
@@ -124,3 +134,17 @@ class ClaimStore:
             self._committed()
         stored = {(row["task_id"], row["attempt"], row["lease"]) for row in rows}
         return [(report.task_id, report.attempt, report.lease) in stored for report in reports]
+
+    def _observe_waits(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            assert task.started_at is not None, "it was just claimed"
+            # A task that was created late was not ready before, whatever its run_at says.
+            waited = task.started_at - max(task.run_at, task.created_at)
+            self._catalog.wait.labels(task.kind).observe(max(0.0, waited.total_seconds()))
+
+    def _count_end(self, ending: Ending, task: Task) -> None:
+        if ending is not Ending.RELEASED and task.started_at is not None:
+            took = task.updated_at - task.started_at
+            self._catalog.processing.labels(task.kind).observe(max(0.0, took.total_seconds()))
+        if task.is_final:
+            self._catalog.finished.labels(task.kind, task.status.value).inc()

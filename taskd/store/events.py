@@ -17,6 +17,7 @@ worth of permissions and a slot that fills the disk when nobody reads).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from taskd.domain.event import Event, EventKey
 from taskd.store.pool import Database
@@ -26,10 +27,14 @@ from taskd.store.statements import load
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events in order; `pending` says that others are committed and wait for an older transaction to end."""
+    """Events in order, and the database's time at which they were read.
+
+    `pending` says that others are committed and wait for an older transaction to end.
+    """
 
     events: tuple[Event, ...]
     pending: bool
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ class EventLog:
     async def read(self, after: EventKey, limit: int) -> Batch:
         """Return up to `limit` events behind `after`; fewer mean that no more can be read yet."""
         rows = await self._database.fetch(self._read, str(after.xid), after.seq, limit)
-        return Batch(tuple(event_of(row) for row in rows if row["xid"] is not None), rows[0]["pending"])
+        events = tuple(event_of(row) for row in rows if row["xid"] is not None)
+        return Batch(events, rows[0]["pending"], rows[0]["now"])
 
     async def place(self) -> Place:
         """Return where the log begins and ends now."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from uuid import UUID
 
 from taskd.domain.lease import Renewal
+from taskd.domain.model import FINAL, Status
+from taskd.metrics.catalog import Catalog
 from taskd.store.pool import Database, nobody_asked
 from taskd.store.statements import load
 
@@ -32,14 +34,21 @@ class LeaseStore:
 
     Args:
         committed: called after each commit that left an event.
+        catalog: where rescued tasks, and those that a rescue ended, are counted.
         grace: seconds after the server's start in which no lease is called dead.
     """
 
     def __init__(
-        self, database: Database, committed: Callable[[], None] = nobody_asked, *, grace: float = GRACE
+        self,
+        database: Database,
+        committed: Callable[[], None] = nobody_asked,
+        catalog: Catalog | None = None,
+        *,
+        grace: float = GRACE,
     ) -> None:
         self._database = database
         self._committed = committed
+        self._catalog = catalog or Catalog()
         self._grace = grace
 
     async def register(self, lease: UUID, role: str, name: str) -> None:
@@ -66,9 +75,13 @@ class LeaseStore:
         """
         async with self._database.transaction() as session:
             dead = [row["lease"] for row in await session.fetch(_SQL["dead"], self._grace, MISSED)]
-            rescued: int = await session.fetchval(_SQL["rescue"], dead, limit)
+            rescued = await session.fetch(_SQL["rescue"], dead, limit)
             if dead:
                 await session.execute(_SQL["forget"], dead)
         if rescued:
             self._committed()
-        return rescued
+            self._catalog.rescued.labels().inc(len(rescued))
+        for row in rescued:
+            if Status(row["status"]) in FINAL:
+                self._catalog.finished.labels(row["kind"], row["status"]).inc()
+        return len(rescued)

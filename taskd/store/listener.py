@@ -162,8 +162,7 @@ class Notifier:
     """Tells the other processes that there may be something new."""
 
     def __init__(self, database: Database, supervisor: Supervisor) -> None:
-        self.others = False
-        """Whether another process is registered."""
+        self._peers = 0
         self._database = database
         self._service = Periodic("notifier", self.run_once, supervisor, Backoff(0.1, 2.0))
 
@@ -175,13 +174,27 @@ class Notifier:
         """Send nothing more. Safe twice, and before `start`."""
         await self._service.stop()
 
+    @property
+    def has_peers(self) -> bool:
+        """Whether another process is registered, as far as is known."""
+        return self._peers > 0
+
+    def count_peers(self, number: int) -> None:
+        """Say how many other processes are registered.
+
+        One that has just come is notified at once: what was committed before it was known may be news to it.
+        """
+        came, self._peers = number > self._peers, number
+        if came:
+            self._service.wake()
+
     def committed(self) -> None:
         """Say that something was committed which others should see."""
-        if self.others:
+        if self._peers:
             self._service.wake()
 
     async def run_once(self) -> None:
         """Notify once, then keep still for the gap: what is committed meanwhile shares the next notification."""
-        if self.others:
+        if self._peers:
             await self._database.execute(load("events")["notify"])
             await asyncio.sleep(NOTIFY_GAP)

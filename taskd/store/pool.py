@@ -13,9 +13,12 @@ from typing import Any, Protocol
 
 import asyncpg
 
+from taskd.clock import Clock, monotonic
 from taskd.errors import ConfigError, Unavailable
+from taskd.metrics.catalog import Catalog
 from taskd.store.faults import translated
 from taskd.store.statements import Statement
+from taskd.store.timing import Timing
 
 COMMAND_TIMEOUT = 30.0
 """Seconds for one statement, and for getting a connection; afterwards `Unavailable`."""
@@ -46,23 +49,24 @@ class Runner(Protocol):
 class Session:
     """One connection inside a transaction. Methods as in `Runner`."""
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], timing: Timing) -> None:
         self._connection = connection
+        self._timing = timing
 
     async def fetch(self, statement: Statement | str, *args: Any) -> list[Row]:
-        with _guarded(self._connection):
+        with _guarded(self._connection), self._timing.of(statement):
             return await self._connection.fetch(_text(statement), *args)
 
     async def fetchrow(self, statement: Statement | str, *args: Any) -> Row | None:
-        with _guarded(self._connection):
+        with _guarded(self._connection), self._timing.of(statement):
             return await self._connection.fetchrow(_text(statement), *args)
 
     async def fetchval(self, statement: Statement | str, *args: Any) -> Any:
-        with _guarded(self._connection):
+        with _guarded(self._connection), self._timing.of(statement):
             return await self._connection.fetchval(_text(statement), *args)
 
     async def execute(self, statement: Statement | str, *args: Any) -> None:
-        with _guarded(self._connection):
+        with _guarded(self._connection), self._timing.of(statement):
             await self._connection.execute(_text(statement), *args)
 
 
@@ -75,6 +79,8 @@ class Database:
         max_size: connections at most. Who finds none free waits, up to `timeout`.
         statement_cache: keep prepared statements on the connections; off for poolers that don't.
         timeout: seconds for one statement, and for a connection.
+        catalog: where the time of each statement is observed, without the wait for a connection.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -85,12 +91,15 @@ class Database:
         max_size: int = 10,
         statement_cache: bool = True,
         timeout: float = COMMAND_TIMEOUT,
+        catalog: Catalog | None = None,
+        clock: Clock = monotonic,
     ) -> None:
         self._url = url
         self._min_size = min(min_size, max_size)
         self._max_size = max_size
         self._statement_cache = statement_cache
         self._timeout = timeout
+        self._timing = Timing(catalog or Catalog(), clock)
         self._pool: asyncpg.Pool[Row] | None = None
 
     @property
@@ -159,28 +168,32 @@ class Database:
     async def fetch(self, statement: Statement | str, *args: Any) -> list[Row]:
         """Return all rows."""
         async with self._connection() as connection:
-            return await connection.fetch(_text(statement), *args)
+            with self._timing.of(statement):
+                return await connection.fetch(_text(statement), *args)
 
     async def fetchrow(self, statement: Statement | str, *args: Any) -> Row | None:
         """Return the first row, or None."""
         async with self._connection() as connection:
-            return await connection.fetchrow(_text(statement), *args)
+            with self._timing.of(statement):
+                return await connection.fetchrow(_text(statement), *args)
 
     async def fetchval(self, statement: Statement | str, *args: Any) -> Any:
         """Return the first value of the first row, or None."""
         async with self._connection() as connection:
-            return await connection.fetchval(_text(statement), *args)
+            with self._timing.of(statement):
+                return await connection.fetchval(_text(statement), *args)
 
     async def execute(self, statement: Statement | str, *args: Any) -> None:
         """Run a statement for its effect."""
         async with self._connection() as connection:
-            await connection.execute(_text(statement), *args)
+            with self._timing.of(statement):
+                await connection.execute(_text(statement), *args)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
         """Run statements in one transaction (read committed): committed at the end, rolled back by an exception."""
         async with self._connection() as connection, connection.transaction(isolation="read_committed"):
-            yield Session(connection)
+            yield Session(connection, self._timing)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:

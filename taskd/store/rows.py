@@ -12,7 +12,7 @@ TASK_COLUMNS = 25
 """How many columns `task_rows` has."""
 
 EVENT_COLUMNS = 4
-"""Columns that `event_rows` has before those of the task: xid, seq, type, at."""
+"""Columns that `event_rows` has before those of the task: xid, seq, type, at. Behind them it has `was`."""
 
 
 def task_of(row: Row, start: int = 0) -> Task:
@@ -27,4 +27,5 @@ def task_of(row: Row, start: int = 0) -> Task:
 def event_of(row: Row) -> Event:
     """Return the event in a row of `event_rows`."""
     xid, seq, type_, at = tuple(row)[:EVENT_COLUMNS]
-    return Event(EventKey(xid, seq), EventType(type_), task_of(row, EVENT_COLUMNS), at)
+    was = row[EVENT_COLUMNS + TASK_COLUMNS]
+    return Event(EventKey(xid, seq), EventType(type_), task_of(row, EVENT_COLUMNS), at, Status(was) if was else None)

@@ -20,7 +20,7 @@ _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
 
 
 class Statement(NamedTuple):
-    """The text of a statement, and the name under which it is measured."""
+    """The text of a statement, and the name under which it is measured: `file.name`."""
 
     name: str
     text: str
@@ -35,7 +35,7 @@ def load(file: str) -> Mapping[str, Statement]:
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         if name in found:
             raise ValueError(f"{file}.sql has two statements {name}")
-        found[name] = Statement(name, body.strip().rstrip(";"))
+        found[name] = Statement(f"{file}.{name}", body.strip().rstrip(";"))
     return found
 
 

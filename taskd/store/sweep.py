@@ -10,8 +10,12 @@ from taskd.store.statements import load
 from taskd.store.tasks import delete_locked
 
 _SQL = load("sweep")
+_FOLD = load("totals")["fold"]
 
 DAY = 86_400.0
+
+FOLDED_AT_ONCE = 100_000
+"""Events of one fold: a long list, after days without any, must not take longer than a statement may."""
 
 PARTITIONS_KEPT = 4
 """Into how many partitions the time of the event log is cut: each read looks into all, each drop frees one."""
@@ -54,7 +58,20 @@ class SweepStore:
             self._committed()
         return len(rows)
 
+    async def fold_totals(self) -> int:
+        """Add what is new in the log to the stored numbers of tasks; return how many events were added.
+
+        Until then each `TotalsStore.at` reads these events, and `rotate_events` keeps them.
+        """
+        folded = 0
+        while number := await self._database.fetchval(_FOLD, FOLDED_AT_ONCE):
+            folded += number
+            if number < FOLDED_AT_ONCE:
+                break
+        return folded
+
     async def rotate_events(self) -> None:
         """Make the partitions that will be needed soon, and drop those whose events are all too old."""
+        await self.fold_totals()
         width = math.ceil(self._event_hours / PARTITIONS_KEPT)
         await self._database.execute(_SQL["rotate"], width, width + 1, self._event_hours)

@@ -7,6 +7,7 @@ raises `Unavailable` when the database is away.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from taskd.domain.event import Event, EventType
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Status, Task
 from taskd.errors import KeyReused, NotFound
+from taskd.metrics.catalog import Catalog
 from taskd.store.changes import cancelled, check_deletable, check_version, patched, rerun
 from taskd.store.pool import Database, Row, Runner, Session
 from taskd.store.rows import TASK_COLUMNS, event_of, task_of
@@ -28,14 +30,21 @@ _SQL = load("tasks")
 
 
 class TaskStore:
-    """The tasks of one database."""
+    """The tasks of one database.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        catalog: where created and cancelled tasks are counted, once they are committed.
+    """
+
+    def __init__(self, database: Database, catalog: Catalog | None = None) -> None:
         self._database = database
+        self._catalog = catalog or Catalog()
 
     async def insert(self, drafts: Sequence[tuple[str, NewTask]]) -> list[Task]:
         """Create tasks, each for its owner, in one statement: all or none, in their order."""
-        return await _insert(self._database, drafts)
+        tasks = await _insert(self._database, drafts)
+        self._count_created(tasks)
+        return tasks
 
     async def insert_once(self, owner: str, drafts: Sequence[NewTask], key: str, fingerprint: bytes) -> list[Task]:
         """Create tasks, or return what the first call with this `key` and owner returned in the last 24 hours.
@@ -51,7 +60,8 @@ class TaskStore:
                 return await _first_answer(session, owner, key, fingerprint)
             tasks = await _insert(session, [(owner, draft) for draft in drafts])
             await session.execute(_SQL["keep_answer"], owner, key, encode_tasks(tasks).decode())
-            return tasks
+        self._count_created(tasks)
+        return tasks
 
     async def get_many(self, ids: Sequence[UUID]) -> list[Task]:
         """Return those of the tasks that are there, in any order."""
@@ -89,8 +99,8 @@ class TaskStore:
                 await session.execute(_SQL["set_content"], task_id, *content)
             return await _write(session, changed, EventType.UPDATED)
 
-    async def delete(self, owner: str | None, task_id: UUID, if_match: Collection[int] | None = None) -> None:
-        """Remove a task.
+    async def delete(self, owner: str | None, task_id: UUID, if_match: Collection[int] | None = None) -> Task:
+        """Remove a task, and return it as it was.
 
         Raises:
             NotFound: no such task of this owner.
@@ -102,6 +112,7 @@ class TaskStore:
             check_version(task, if_match)
             check_deletable(task)
             await delete_locked(session, [task_id])
+            return task
 
     async def cancel(self, owner: str | None, task_id: UUID) -> Task:
         """Cancel a task; a running one gets `cancel_requested_at`. Cancelled already: it is returned as it is.
@@ -113,7 +124,12 @@ class TaskStore:
         async with self._database.transaction() as session:
             task, now = await _lock(session, owner, task_id)
             changed, event = cancelled(task, now)
-            return task if changed is task else await _write(session, changed, event)
+            if changed is task:
+                return task
+            changed = await _write(session, changed, event)
+        if changed.is_final:
+            self._catalog.finished.labels(changed.kind, changed.status.value).inc()
+        return changed
 
     async def retry(self, owner: str | None, task_id: UUID) -> Task:
         """Put a failed or cancelled task back to `new`, its attempts counted anew.
@@ -136,6 +152,10 @@ class TaskStore:
         if found is None or owner not in (None, found):
             raise _not_found(task_id)
         return [event_of(row) for row in await self._database.fetch(_SQL["history"], task_id)]
+
+    def _count_created(self, tasks: Sequence[Task]) -> None:
+        for kind, number in Counter(task.kind for task in tasks).items():
+            self._catalog.created.labels(kind).inc(number)
 
 
 async def delete_locked(session: Session, ids: Sequence[UUID]) -> None:

@@ -70,7 +70,7 @@ async def _locks(database: Database) -> set[int]:
 async def test_a_notification_of_another_process_wakes(ears: Ears, database: Database, supervisor: Supervisor) -> None:
     notifier = Notifier(database, supervisor)
     notifier.start()
-    notifier.others = True
+    notifier.count_peers(1)
     notifier.committed()
     await eventually(lambda: ears.heard >= 1)
     await notifier.stop()
@@ -82,7 +82,7 @@ async def test_nobody_is_notified_when_nobody_else_is_there(
     notifier = Notifier(database, supervisor)
     notifier.committed()
     await notifier.run_once()
-    notifier.others = True
+    notifier.count_peers(1)
     await notifier.run_once()
     await eventually(lambda: ears.heard == 1)
 
@@ -91,7 +91,7 @@ async def test_commits_within_the_gap_share_a_notification(
     ears: Ears, database: Database, supervisor: Supervisor
 ) -> None:
     notifier = Notifier(database, supervisor)
-    notifier.others = True
+    notifier.count_peers(1)
     notifier.start()
     begun = time.monotonic()
     for _ in range(300):

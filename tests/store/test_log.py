@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from typing import cast
 from uuid import UUID
 
+from taskd.domain.event import LOG_START, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.outcome import Report
 from taskd.errors import Conflict
 from taskd.store.claims import ClaimStore
+from taskd.store.events import EventLog
 from taskd.store.pool import Database, Session
 from taskd.store.tasks import TaskStore
 from tests.store.conftest import Maker
@@ -130,3 +132,14 @@ async def test_a_change_past_the_store_is_logged_too(make: Maker, database: Data
     await database.execute("UPDATE task_states SET priority = 7, version = version + 1, event = 'updated'")
     await database.execute("DELETE FROM task_states")
     assert await log(database) == {task.id: [1, 2, 3] for task in made}
+
+
+async def test_a_read_tells_the_databases_time(make: Maker, database: Database) -> None:
+    log = EventLog(database)
+    empty = await log.read(EventKey(2**62, 0), 10)
+    await make.one()
+    batch = await log.read(LOG_START, 10)
+    assert empty.events == ()
+    assert empty.now.tzinfo is not None
+    assert empty.now < batch.now
+    assert all(event.at < batch.now for event in batch.events)

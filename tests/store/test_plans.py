@@ -90,6 +90,20 @@ async def test_claim(filled: Database) -> None:
         assert {node["Node Type"] for node in ready} <= {"Index Scan", "Index Only Scan"}
 
 
+async def test_claim_when_ready_tasks_are_taken_for_few(filled: Database) -> None:
+    # As after a burst: the planner still believes that there are no ready tasks, and any of their indexes would do.
+    rows = await filled.fetch("SELECT task_id FROM task_states WHERE status = 'new'")
+    change = "UPDATE task_states SET status = $2 WHERE task_id = ANY ($1::uuid[])"
+    await filled.execute(change, [row["task_id"] for row in rows], "scheduled")
+    await filled.execute("VACUUM ANALYZE task_states")
+    await filled.execute(change, [row["task_id"] for row in rows], "new")
+    await filled.execute("INSERT INTO leases VALUES ($1, 'all', 'x', 1, now(), now(), 'infinity')", lease := uuid4())
+    for plan in await plans(filled, load("claims")["claim"], [lease, ["kind1", "kind2"], 16]):
+        used = [node["Index Name"] for node in plan if node.get("Index Name", "").startswith("task_states")]
+        assert sorted(used) == ["task_states_pkey", "task_states_ready", "task_states_ready"]
+    await expect(filled, load("claims")["waiting_kinds"], [], "task_states_ready")
+
+
 async def test_finish_and_report(filled: Database) -> None:
     rows = await filled.fetch("SELECT task_id, lease FROM task_states WHERE status = 'running' LIMIT 50")
     ids: list[UUID] = [row["task_id"] for row in rows]
@@ -153,3 +167,16 @@ async def test_the_log(filled: Database) -> None:
     end = await filled.fetchval("SELECT max(seq) FROM events")
     xid = await filled.fetchval("SELECT xid::text::bigint FROM events LIMIT 1")
     await expect(filled, load("events")["read"], [xid, end - 500, 500], "events_default_xid_seq_idx")
+
+
+async def test_totals(filled: Database) -> None:
+    # As it is after a while: many events, of many transactions, of which the last few are behind the mark.
+    await filled.execute("UPDATE events SET xid = (3 + seq / 10)::text::xid8")
+    await filled.execute("UPDATE task_totals SET mark_xid = (SELECT max(xid) FROM events WHERE seq < 29000)")
+    await filled.execute("ANALYZE")
+    end = await filled.fetchval("SELECT max(xid)::text::bigint FROM events")
+    await expect(filled, load("totals")["at"], [end, 0], "events_default_xid_seq_idx")
+    await expect(filled, load("totals")["fold"], [100_000], "events_default_xid_seq_idx")
+    await expect(filled, load("totals")["oldest_ready"], [], "task_states_oldest")
+    for plan in await plans(filled, load("totals")["oldest_ready"], []):
+        assert not {"Sort", "Bitmap Heap Scan"} & {node["Node Type"] for node in plan}

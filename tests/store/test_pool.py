@@ -10,8 +10,10 @@ import asyncpg
 import pytest
 
 from taskd.errors import ConfigError, Invalid, TaskdError, Unavailable
+from taskd.metrics.catalog import Catalog
 from taskd.store.faults import translate, translated
 from taskd.store.pool import Database
+from taskd.store.statements import Statement
 
 
 @pytest.mark.parametrize(
@@ -137,3 +139,47 @@ async def test_an_error_inside_a_transaction_rolls_it_back(database: Database) -
     with pytest.raises(KeyError):
         await fail()
     assert await database.fetchval("SELECT to_regclass('short_lived')") is None
+
+
+async def test_each_statement_is_timed_by_its_name(database_url: str) -> None:
+    catalog, now = Catalog(), 0.0
+    database = Database(database_url, max_size=1, catalog=catalog, clock=lambda: now)
+    await database.open()
+    good, bad = Statement("file.good", "SELECT 1"), Statement("file.bad", "SELECT 1 / 0")
+    for run in (database.fetch, database.fetchrow, database.fetchval, database.execute):
+        await run(good)
+        await run("SELECT 1")
+    async with database.transaction() as session:
+        for run in (session.fetch, session.fetchrow, session.fetchval, session.execute):
+            await run(good)
+            await run("SELECT 1")
+    for _ in range(2):
+        with pytest.raises(Invalid):
+            await database.fetch(bad)
+    found = {name: catalog.query_seconds.labels(name).count for name in ("file.good", "file.bad", "other")}
+    assert found == {"file.good": 8, "file.bad": 2, "other": 8}
+    await database.close()
+
+
+async def test_a_statements_time_begins_when_it_has_a_connection(database_url: str) -> None:
+    catalog, now = Catalog(), 0.0
+    database = Database(database_url, max_size=1, catalog=catalog, clock=lambda: now)
+    await database.open()
+    async with database.transaction() as session:
+        waiting = asyncio.ensure_future(database.fetchval("SELECT 1"))
+        await asyncio.sleep(0)
+        now = 100.0
+        await session.execute("SELECT 1")
+    await waiting
+    seconds = catalog.query_seconds.labels("other")
+    assert (seconds.count, seconds.sum) == (2, 0.0)
+
+    async def later() -> int:
+        nonlocal now
+        now += 7.0
+        return 1
+
+    async with database.transaction() as session:
+        await asyncio.gather(session.execute("SELECT pg_sleep(0)"), later())
+    assert seconds.sum == 7.0
+    await database.close()

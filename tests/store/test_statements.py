@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 import pytest
@@ -16,9 +17,35 @@ def test_each_statement_says_why_it_is(file: str) -> None:
     statements = load(file)
     assert statements
     for name, statement in statements.items():
-        assert statement.name == name
+        assert statement.name == f"{file}.{name}"
         assert statement.text.startswith("-- "), name
         assert not statement.text.endswith(";")
+
+
+WRITES_STATES = re.compile(r"(?:UPDATE|INSERT INTO) task_states\b")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_statement_that_changes_a_state_says_what_the_status_was(file: str) -> None:
+    for name, statement in load(file).items():
+        if name == "adopt":
+            # It changes no task: the triggers that would log it rest.
+            assert "DISABLE TRIGGER USER" in statement.text
+            continue
+        for write in WRITES_STATES.finditer(statement.text):
+            begun = statement.text[write.start() :]
+            if begun.startswith("UPDATE"):
+                assert re.match(r"UPDATE task_states s SET\s+was = s\.status,", begun), name
+            else:
+                assert re.search(r"\bwas\)\s*SELECT[^;]*, ''\s+FROM", begun), name
+
+
+def test_the_statements_that_change_a_state_are_known() -> None:
+    found = {s.name for file in FILES for s in load(file).values() if WRITES_STATES.search(s.text)}
+    assert found == {
+        "claims.claim", "claims.finish", "claims.report", "claims.promote", "leases.rescue", "schema.adopt",
+        "tasks.insert", "tasks.set_state",
+    }  # fmt: skip
 
 
 def test_compose_keeps_the_lines_asked_for_and_numbers_parameters() -> None:

@@ -30,8 +30,8 @@ WITH holder AS MATERIALIZED (
     ) locked
 ), claimed AS (
     UPDATE task_states s SET
-        status = 'running', attempt = s.attempt + 1, lease = $1, started_at = clock_timestamp(), progress = NULL,
-        progress_note = NULL, event = 'started', version = s.version + 1, updated_at = clock_timestamp(),
+        was = s.status, status = 'running', attempt = s.attempt + 1, lease = $1, started_at = clock_timestamp(),
+        progress = NULL, progress_note = NULL, event = 'started', version = s.version + 1, updated_at = clock_timestamp(),
         event_xid = greatest(s.event_xid, pg_current_xact_id())
     FROM tasks t
     WHERE s.task_id = ANY (ARRAY(SELECT task_id FROM taken)) AND t.id = s.task_id
@@ -64,6 +64,7 @@ WITH given AS MATERIALIZED (
     FOR UPDATE OF s
 )
 UPDATE task_states s SET
+    was = s.status,
     status = m.status,
     event = CASE WHEN m.status = 'scheduled' THEN 'retrying' ELSE m.status END,
     run_at = CASE WHEN m.status = 'scheduled' THEN m.now + make_interval(secs => m.delay) ELSE s.run_at END,
@@ -95,7 +96,7 @@ WITH given AS MATERIALIZED (
     FOR UPDATE OF s
 )
 UPDATE task_states s SET
-    progress = m.progress, progress_note = m.note, event = 'progress', version = s.version + 1,
+    was = s.status, progress = m.progress, progress_note = m.note, event = 'progress', version = s.version + 1,
     updated_at = clock_timestamp(), event_xid = greatest(s.event_xid, pg_current_xact_id())
 FROM mine m
 WHERE s.task_id = m.task_id
@@ -111,7 +112,7 @@ WITH due AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ), promoted AS (
     UPDATE task_states s SET
-        status = 'new', event = 'updated', version = s.version + 1, updated_at = clock_timestamp(),
+        was = s.status, status = 'new', event = 'updated', version = s.version + 1, updated_at = clock_timestamp(),
         event_xid = greatest(s.event_xid, pg_current_xact_id())
     WHERE s.task_id = ANY (ARRAY(SELECT task_id FROM due))
     RETURNING s.task_id

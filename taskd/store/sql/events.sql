@@ -3,11 +3,13 @@
 -- name: read
 -- What is behind a key, in the order that all readers share. Rows at or above the snapshot's xmin are left for later:
 -- a transaction that is still open may yet commit events before them. `pending` says that there are such rows, so
--- that the reader looks again soon and not at its next poll. One row with a null key when there is nothing to read.
-SELECT e.*, s.pending
+-- that the reader looks again soon and not at its next poll. `now` is when it was read. One row with a null key when
+-- there is nothing to read.
+SELECT e.*, s.pending, s.now
 FROM (
     SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin,
-           EXISTS (SELECT FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())) AS pending
+           EXISTS (SELECT FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())) AS pending,
+           clock_timestamp() AS now
 ) s
 LEFT JOIN LATERAL (
     SELECT * FROM event_rows

@@ -56,6 +56,7 @@ WITH held AS MATERIALIZED (
     FOR UPDATE OF s SKIP LOCKED
 ), rescued AS (
     UPDATE task_states s SET
+        was = s.status,
         status = h.status,
         event = CASE WHEN h.status = 'scheduled' THEN 'retrying' ELSE h.status END,
         run_at = CASE WHEN h.status = 'scheduled' THEN h.now ELSE s.run_at END,
@@ -68,9 +69,9 @@ WITH held AS MATERIALIZED (
         lease = NULL, version = s.version + 1, updated_at = h.now,
         event_xid = greatest(s.event_xid, pg_current_xact_id())
     FROM held h WHERE s.task_id = h.task_id
-    RETURNING s.task_id
+    RETURNING s.kind, s.status
 )
-SELECT count(*)::integer FROM rescued
+SELECT kind, status FROM rescued
 
 -- name: forget
 -- Dead leases under which nothing runs any more, in the transaction that holds their rows.

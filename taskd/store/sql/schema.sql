@@ -36,5 +36,6 @@ UPDATE task_states SET event_xid = '0';
 ALTER TABLE task_states ENABLE TRIGGER USER;
 TRUNCATE events;
 DELETE FROM leases;
+SELECT recount_task_totals();
 UPDATE meta SET uuid = gen_random_uuid(), floor_xid = '0', floor_seq = 0,
     system_identifier = (SELECT system_identifier FROM pg_control_system());
