@@ -1,45 +1,21 @@
-"""Taskd: the parts of one process, how they start and how they end.
-
-The one place that knows every concrete class. Nothing here is global: two of them may live in one event loop.
-"""
+"""Taskd: how the parts of one process start, and how they end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from uuid import UUID
 
 from taskd.config import Settings, validate_start
 from taskd.domain.retry import RetryPolicy
 from taskd.errors import StartError
-from taskd.http1.head import Head
-from taskd.http1.target import split
-from taskd.runtime.supervisor import Supervisor
-from taskd.service.feed import LogFeed
-from taskd.service.health import PartsHealth, from_fault
+from taskd.parts import Parts
 from taskd.service.local import LocalTasks
-from taskd.service.tasks import TaskService
-from taskd.store.claims import ClaimStore
-from taskd.store.events import EventLog
-from taskd.store.leases import LeaseStore, lock_key
-from taskd.store.listener import Listener, Notifier
 from taskd.store.migrate import migrate, pending
-from taskd.store.pool import Database
-from taskd.store.sweep import SweepStore
-from taskd.store.tasks import TaskStore
-from taskd.web.application import SOCKET_PATH, application, health_routes, routes
-from taskd.web.identity import by_word
-from taskd.web.server import HttpServer
-from taskd.worker.lease import LeaseKeeper
 from taskd.worker.registry import Registry
-from taskd.worker.worker import Worker
-from taskd.ws.hub import Hub
 
 if TYPE_CHECKING:
     from taskd.store.embedded import EmbeddedPostgres
@@ -48,108 +24,6 @@ logger = logging.getLogger("taskd")
 
 ANSWER_WITHIN = 5.0
 """Seconds that requests which are being answered get at the end."""
-
-
-class Parts:
-    """What one process is made of, built for its role and not yet started; in the order of floors."""
-
-    def __init__(self, settings: Settings, url: str, registry: Registry) -> None:
-        self.settings = settings
-        serves, works = settings.role in ("all", "api"), settings.role in ("all", "worker")
-        self.supervisor = Supervisor()
-        self.database = Database(url, max_size=10)
-        listen_url = settings.database_listen_url or url
-        self.listener = Listener(listen_url, self._lock_key, self._woken, self._reconnected, self.supervisor)
-        self.notifier = Notifier(self.database, self.supervisor)
-        self.claims = ClaimStore(self.database, self.committed)
-        self.leases = LeaseStore(self.database, self.committed)
-        sweep = SweepStore(
-            self.database,
-            self.committed,
-            retention_days=settings.retention_days,
-            event_retention_hours=settings.event_retention_hours,
-        )
-        self.feed = LogFeed(EventLog(self.database), self.supervisor)
-        self.tasks = TaskService(TaskStore(self.database), self.committed)
-        self.health = PartsHealth()
-        self.worker: Worker | None = None
-        self.hub: Hub | None = None
-        self.keeper: LeaseKeeper
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        if works:
-            self.worker = Worker(
-                self.claims,
-                self.leases,
-                sweep,
-                registry,
-                self.supervisor,
-                slots=settings.concurrency,
-                role=settings.role,
-                name=name,
-            )
-            self.keeper = self.worker.keeper
-        else:
-            self.keeper = LeaseKeeper(self.leases, self.supervisor, role=settings.role, name=name)
-        if serves:
-            self.hub = Hub(
-                self.feed,
-                by_word,
-                self.supervisor,
-                per_user=settings.ws_connections_per_user,
-                origins=settings.cors_origins,
-            )
-        found = routes(self.tasks, self.feed, self.health) if serves else health_routes(self.health)
-        handle = application(found, by_word, settings.cors_origins)
-        self.http = HttpServer(handle, self.supervisor, upgrader=Sockets(self.hub) if self.hub else None)
-        self._tell_health()
-
-    def committed(self) -> None:
-        """Something was committed that the feed, and other processes, should see."""
-        self.feed.wake()
-        self.notifier.others = self.keeper.others > 0
-        self.notifier.committed()
-
-    def _tell_health(self) -> None:
-        self.health.add("database", lambda: from_fault(self.feed.fault or self.keeper.fault))
-        self.health.add("listener", lambda: from_fault(self.listener.fault))
-        if self.worker is not None:
-            self.health.add("workers", self.worker.health)
-
-    def _lock_key(self) -> int | None:
-        lease: UUID | None = self.keeper.lease
-        return None if lease is None else lock_key(lease)
-
-    def _woken(self) -> None:
-        self.feed.wake()
-
-    def _reconnected(self) -> None:
-        self.feed.doubt()
-        if self.worker is not None:
-            self.worker.wake()
-
-    def begin_anew(self) -> None:
-        """The log is another one: whoever follows it comes back and is told so."""
-        if self.hub is not None:
-            self.hub.reset()
-        self.http.end_streams()
-
-
-class Sockets:
-    """Which requests for a WebSocket the hub takes."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def wants(self, head: Head) -> bool:
-        """Return whether the request is for the socket's path."""
-        try:
-            return split(head.target)[0] == SOCKET_PATH
-        except Exception:
-            return False
-
-    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
-        """Hand the transport to the hub."""
-        return self._hub.upgrade(head, raw_head, tail, transport)
 
 
 class Taskd:
@@ -193,6 +67,8 @@ class Taskd:
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
             self.registry.add(kind, function, timeout, max_attempts, retry)
+            if self._parts is not None:
+                self._parts.catalog.kinds.register([kind])
             return function
 
         return add
@@ -250,16 +126,16 @@ class Taskd:
         if await pending(parts.database):
             await migrate(self.settings.database_listen_url or parts.database.url)
         await parts.feed.start()
-        parts.feed.on_reset(parts.begin_anew)
+        parts.follow()
+        parts.census.start()
+        if parts.cache is not None:
+            await parts.cache.start()
         parts.notifier.start()
-        if parts.worker is not None:
-            parts.feed.subscribe(parts.worker.observe)
-            await parts.worker.start()
-        else:
-            await parts.keeper.start()
+        await (parts.keeper if parts.worker is None else parts.worker).start()
         await parts.listener.start()
-        if parts.hub is not None:
-            parts.hub.start()
+        # What was committed before this process listened, by others who did not know of it, was told to nobody here.
+        parts.feed.wake()
+        parts.lag.start()
         parts.health.started()
         await parts.http.start(self.settings.http.host, self.settings.http.port)
 
@@ -295,8 +171,12 @@ class Taskd:
                 await parts.keeper.stop()
             # 4. Nothing more is written or read.
             await parts.http.stop()
-            await parts.tasks.close()
+            parts.lag.stop()
+            await parts.plain_tasks.close()
             await parts.claims.close()
+            if parts.cache is not None:
+                await parts.cache.stop()
+            await parts.census.stop()
             await parts.notifier.stop()
             await parts.feed.stop()
             await parts.listener.stop()

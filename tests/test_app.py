@@ -204,7 +204,9 @@ async def test_a_part_that_dies_is_told_to_who_runs_it(database_url: str) -> Non
         ({"auth": "token"}, "TASKD_AUTH=token"),
         ({"http": "0.0.0.0:80"}, "loopback"),
         ({"role": "gateway", "upstream": "127.0.0.1:1"}, "TASKD_ROLE=gateway"),
-        ({"cache": "redis://here"}, "TASKD_CACHE"),
+        ({"cache": "memcached://here"}, "cache"),
+        ({"cache_bytes": 1}, "cache_bytes"),
+        ({"metrics_buckets": "2,1"}, "metrics_buckets"),
     ],
 )
 def test_a_bad_setting_is_refused_at_once(settings: dict[str, Any], named: str) -> None:

@@ -104,6 +104,12 @@ def encode_tasks(tasks: Iterable[Task]) -> bytes:
     return f"[{','.join(map(task_text, tasks))}]".encode()
 
 
+def encode_page(tasks: Iterable[Task], next_cursor: str | None) -> bytes:
+    """Return `{"tasks", "next_cursor"}` as UTF-8 JSON; a cursor is base64url, and needs no escapes."""
+    cursor = "null" if next_cursor is None else f'"{next_cursor}"'
+    return f'{{"tasks":[{",".join(map(task_text, tasks))}],"next_cursor":{cursor}}}'.encode()
+
+
 def encode_event(type_: str, task: Task, at: datetime) -> bytes:
     """Return `{"type", "task", "at"}` as UTF-8 JSON."""
     return f'{{"type":"{type_}","task":{task_text(task)},"at":"{format_time(at)}"}}'.encode()

@@ -15,8 +15,10 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from operator import attrgetter
 
+from taskd.clock import Clock, monotonic
 from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
 from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.runtime.backoff import Backoff
@@ -79,8 +81,10 @@ class LogFeed:
     Call `start` once the database answers, `wake` after each commit, `stop` at the end.
     """
 
-    def __init__(self, log: EventLog, supervisor: Supervisor, *, poll: float = POLL) -> None:
+    def __init__(self, log: EventLog, supervisor: Supervisor, *, poll: float = POLL, clock: Clock = monotonic) -> None:
         self._log = log
+        self._clock = clock
+        self._ahead: float | None = None
         self.poll = poll
         """Seconds between looks when nothing asks for one."""
         self._epoch = b""
@@ -97,6 +101,11 @@ class LogFeed:
     def position(self) -> EventKey:
         """The key of the last event that was handed to listeners."""
         return self._position
+
+    @property
+    def epoch(self) -> bytes:
+        """Which log it is: eight bytes, another for another database; empty before `start`."""
+        return self._epoch
 
     @property
     def fault(self) -> str | None:
@@ -144,6 +153,7 @@ class LogFeed:
         if self._stale:
             await self._check_epoch()
         batch = await self._log.read(self._position, BATCH)
+        self._ahead = batch.now.timestamp() - self._clock()
         if batch.events:
             self._hand_on(batch.events)
             self._pending.reset()
@@ -155,12 +165,24 @@ class LogFeed:
         return self.poll
 
     async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
-        """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more."""
+        """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more.
+
+        None of them is one that listeners have not been handed yet: a client that is told of a change and then reads
+        the task must not be given what a cache here still takes for its present state.
+        """
         recent = self._ring.read(after, limit)
         if recent is not None:
             return recent
         async with self._readers:
-            return (await self._log.read(after, limit)).events
+            events = (await self._log.read(after, limit)).events
+        return [event for event in events if event.key <= self._position]
+
+    def age(self, at: datetime) -> float:
+        """Return the seconds since a moment of the database's clock, 0 at least.
+
+        Both clocks only measure: what the database's was ahead when it last answered is taken to be so still.
+        """
+        return 0.0 if self._ahead is None else max(0.0, self._clock() + self._ahead - at.timestamp())
 
     def cursor(self, key: EventKey) -> str:
         """Return the opaque text of a place."""

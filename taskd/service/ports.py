@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -40,8 +41,8 @@ class Tasks(Protocol):
             Conflict: it no longer waits, and the patch is not of title and description only.
         """
 
-    async def delete(self, user: User, task_id: UUID, if_match: frozenset[int] | None = None) -> None:
-        """Remove a task; `Conflict` while it runs."""
+    async def delete(self, user: User, task_id: UUID, if_match: frozenset[int] | None = None) -> Task:
+        """Remove a task and return it as it was; `Conflict` while it runs."""
 
     async def cancel(self, user: User, task_id: UUID) -> Task:
         """Cancel a task; a running one gets `cancel_requested_at` until its handler has stopped."""
@@ -51,6 +52,30 @@ class Tasks(Protocol):
 
     async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
         """Return a task's events that are still kept, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A task, or a page of a list, as it is answered: encoded once, with the tag that names this state of it."""
+
+    body: bytes
+    """UTF-8 JSON: the task, or `{"tasks": […], "next_cursor": …}`."""
+    etag: str
+    """The opaque tag, without quotes: a task's version, a page's digest."""
+    owner: str = ""
+    """Whose task it is; empty for a page."""
+    next_cursor: str | None = None
+    """Of a page: where the next one begins, None at the end."""
+
+
+class Reads(Protocol):
+    """What transports read, through the cache where there is one. All raise `Unavailable` in an outage."""
+
+    async def task(self, user: User, task_id: UUID) -> View:
+        """Return one task, or raise `NotFound`."""
+
+    async def page(self, query: ListQuery) -> View:
+        """Return one page of tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +101,9 @@ class Feed(Protocol):
 
     async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
         """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more."""
+
+    def age(self, at: datetime) -> float:
+        """Return the seconds since a moment of the database's clock."""
 
     def cursor(self, key: EventKey) -> str:
         """Return the opaque text of a place."""

@@ -96,10 +96,11 @@ class TaskService:
         self._committed()
         return task
 
-    async def delete(self, user: User, task_id: UUID, if_match: frozenset[int] | None = None) -> None:
+    async def delete(self, user: User, task_id: UUID, if_match: frozenset[int] | None = None) -> Task:
         """Remove a task; see `ports.Tasks`."""
-        await self._store.delete(_seen_by(user), task_id, if_match)
+        task = await self._store.delete(_seen_by(user), task_id, if_match)
         self._committed()
+        return task
 
     async def cancel(self, user: User, task_id: UUID) -> Task:
         """Cancel a task; see `ports.Tasks`."""

@@ -10,10 +10,12 @@ from typing import Any
 from taskd.domain.codec import dump_json
 from taskd.http1 import etag
 from taskd.http1.limits import BadRequest
-from taskd.service.ports import Feed, Health, Tasks
+from taskd.metrics.catalog import Catalog
+from taskd.service.ports import Feed, Health, Reads, Tasks
 from taskd.web import events, openapi
 from taskd.web.identity import Identify
 from taskd.web.message import JSON, Answer, Handler, Request, Response
+from taskd.web.metrics import MetricsCalls
 from taskd.web.middleware import (
     authenticated,
     compose,
@@ -21,7 +23,7 @@ from taskd.web.middleware import (
     guarded,
     identified,
     located,
-    logged,
+    measured,
     shared_with,
 )
 from taskd.web.problem import of_status
@@ -112,20 +114,20 @@ def _page(path: str, file: str, media_type: str) -> Route:
         answer,
         "The dashboard",
         {200: Reply("a file of it", {"type": "string"})},
-        produces=plain,
+        produces=(plain,),
         open=True,
     )
 
 
-def routes(tasks: Tasks, feed: Feed, health: Health) -> tuple[Route, ...]:
+def routes(tasks: Tasks, reads: Reads, feed: Feed, health: Health, catalog: Catalog) -> tuple[Route, ...]:
     """Return all routes of a process that serves everything."""
     site = Site(health)
     streams = events.EventStreams(feed)
     stream = Route(
         "GET", "/events", streams.open, "The event log as Server-Sent Events",
-        {200: Reply("a stream of events", {"type": "string"})}, query=events.QUERY, produces=events.EVENT_STREAM,
+        {200: Reply("a stream of events", {"type": "string"})}, query=events.QUERY, produces=(events.EVENT_STREAM,),
     )  # fmt: skip
-    found = (*TaskCalls(tasks).routes(), stream, *site.routes())
+    found = (*TaskCalls(tasks, reads).routes(), stream, *MetricsCalls(catalog).routes(), *site.routes())
     site.description = dump_json(openapi.document(found)).encode()
     return found
 
@@ -133,20 +135,30 @@ def routes(tasks: Tasks, feed: Feed, health: Health) -> tuple[Route, ...]:
 def description() -> dict[str, Any]:
     """Return the OpenAPI document, without a server to ask."""
     nobody: Any = None
-    return openapi.document(routes(nobody, nobody, nobody))
+    return openapi.document(routes(nobody, nobody, nobody, nobody, nobody))
 
 
-def health_routes(health: Health) -> tuple[Route, ...]:
-    """Return the routes of a process that only works: its health."""
-    return tuple(route for route in Site(health).routes() if route.path in ("/healthz", "/livez", "/readyz"))
+def bare_routes(health: Health, catalog: Catalog) -> tuple[Route, ...]:
+    """Return the routes of a process that only works: its health and its metrics."""
+    alive = [route for route in Site(health).routes() if route.path in ("/healthz", "/livez", "/readyz")]
+    return (*alive, *MetricsCalls(catalog).routes())
 
 
-def application(routes: Sequence[Route], identify: Identify, origins: Collection[str] = ()) -> Handler:
+def application(
+    routes: Sequence[Route], identify: Identify, origins: Collection[str] = (), catalog: Catalog | None = None
+) -> Handler:
     """Return what answers every request, and never raises."""
-    return compose(
-        Router(routes),
-        [identified, logged, unguessed, compressed, shared_with(origins), guarded, located, authenticated(identify)],
-    )
+    wrappers = [
+        identified,
+        measured(catalog or Catalog()),
+        unguessed,
+        compressed,
+        shared_with(origins),
+        guarded,
+        located,
+        authenticated(identify),
+    ]
+    return compose(Router(routes), wrappers)
 
 
 def unguessed(inner: Handler) -> Handler:

@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from taskd import log
-from taskd.clock import Clock
+from taskd.clock import Clock, monotonic
 from taskd.http1.encode import CONTINUE, LAST_CHUNK, chunk, response_head
 from taskd.http1.head import Head, HeadMemo
 from taskd.http1.limits import BadRequest, Limits
 from taskd.http1.parser import Body, End, NeedData, Parser
+from taskd.metrics.catalog import OTHER, UNMATCHED, Catalog
 from taskd.runtime.supervisor import Supervisor
 from taskd.web.message import Handler, Request, Response, Stream
-from taskd.web.middleware import request_id_of
+from taskd.web.middleware import known_method, request_id_of
 from taskd.web.problem import of_status
 
 logger = logging.getLogger("taskd.http")
@@ -66,6 +67,7 @@ class Server(Protocol):
     times: Times
     clock: Clock
     supervisor: Supervisor
+    catalog: Catalog
     draining: bool
 
     def opened(self, connection: Connection) -> None: ...
@@ -261,6 +263,7 @@ class Connection(asyncio.Protocol):
     def _dispatch(self) -> None:
         assert self._request is not None
         self._request.body = bytes(self._body)
+        self._request.begun = monotonic()
         self._body = bytearray()
         self._enter(Phase.ANSWER)
         self._answering = self._server.supervisor.spawn(self._answer(self._request), "http request")
@@ -353,6 +356,8 @@ class Connection(asyncio.Protocol):
         request_id = request_id_of(given)
         answer = of_status(status, message, request_id).with_headers(("X-Request-Id", request_id))
         self._write_response(None if request is None else request.head, answer, keep_alive=False)
+        method = OTHER if request is None else known_method(request.head.method)
+        self._server.catalog.http_requests.labels(method, UNMATCHED, str(status)).inc()
         logger.info("refused with %d: %s", status, message, extra=log.fields(status=status, request_id=request_id))
         # RFC 9112 9.6: a close with unread data would reset the connection, and the client might lose the answer.
         if self._transport.can_write_eof() and not self._ended:

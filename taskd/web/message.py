@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
+from taskd.clock import monotonic
 from taskd.domain.codec import read_json
 from taskd.domain.model import User
 from taskd.errors import Malformed, UnsupportedMedia
@@ -28,6 +29,8 @@ class Request:
     id: str = ""
     route: str = ""
     user: User = field(default_factory=lambda: User(""))
+    begun: float = field(default_factory=monotonic)
+    """When its last byte came, in monotonic seconds."""
     task_id: UUID | None = None
     args: dict[str, Any] = field(default_factory=dict)
     """The query's parameters, checked; only for routes that leave that to the router."""

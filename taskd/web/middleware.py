@@ -6,19 +6,22 @@ import asyncio
 import gzip
 import logging
 import re
-import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from urllib.parse import urlencode
 
 from taskd import log
+from taskd.clock import Clock, monotonic
 from taskd.errors import TaskdError
 from taskd.http1.accept import best
 from taskd.http1.limits import BadRequest
 from taskd.http1.target import split
+from taskd.metrics.catalog import OTHER, UNMATCHED, Catalog
+from taskd.metrics.registry import Counter, Histogram
 from taskd.web.identity import Identify
 from taskd.web.message import Answer, Handler, Request, Response, Stream
 from taskd.web.problem import of_bug, of_error, of_status
+from taskd.web.router import METHODS
 
 logger = logging.getLogger("taskd.http")
 
@@ -61,27 +64,55 @@ def identified(inner: Handler) -> Handler:
     return handle
 
 
-def logged(inner: Handler) -> Handler:
-    """Log each request once it is answered; a stream, once it begins."""
-
-    async def handle(request: Request) -> Answer:
-        begun = time.perf_counter()
-        answer = await inner(request)
-        if logger.isEnabledFor(logging.INFO):
-            facts = _facts(request, answer, begun)
-            logger.info("%s %s %d", request.head.method, request.path, answer.status, extra=facts)
-        return answer
-
-    return handle
+def known_method(method: str) -> str:
+    """Return a request's method as a label: whatever no route has is `other`."""
+    return method if method in METHODS else OTHER
 
 
-def _facts(request: Request, answer: Answer, begun: float) -> dict[str, object]:
+def measured(catalog: Catalog, clock: Clock = monotonic) -> Middleware:
+    """Count, time and log each request once its answer is made; a stream, once it begins.
+
+    What becomes of the answer on its way out is the client's time, not the server's.
+
+    Args:
+        catalog: has the families.
+        clock: monotonic seconds.
+    """
+    # The routes, methods and statuses are few, and finding a series by its labels is dearer than finding it here.
+    bound: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def series_of(key: tuple[str, str, int]) -> tuple[Counter, Histogram]:
+        method, route, status = key[0], key[1] or UNMATCHED, str(key[2])
+        return catalog.http_requests.labels(method, route, status), catalog.http_seconds.labels(method, route)
+
+    def wrap(inner: Handler) -> Handler:
+        async def handle(request: Request) -> Answer:
+            answer = await inner(request)
+            seconds = clock() - request.begun
+            # Bounded: a client may send any method.
+            key = (known_method(request.head.method), request.route, answer.status)
+            series = bound.get(key)
+            if series is None:
+                series = bound[key] = series_of(key)
+            series[0].inc()
+            series[1].observe(seconds)
+            if logger.isEnabledFor(logging.INFO):
+                facts = _facts(request, answer, seconds)
+                logger.info("%s %s %d", request.head.method, request.path, answer.status, extra=facts)
+            return answer
+
+        return handle
+
+    return wrap
+
+
+def _facts(request: Request, answer: Answer, seconds: float) -> dict[str, object]:
     facts: dict[str, object] = {
         "method": request.head.method,
         "status": answer.status,
         "route": request.route or None,
         "user": request.user.name or None,
-        "milliseconds": round((time.perf_counter() - begun) * 1000, 2),
+        "milliseconds": round(seconds * 1000, 2),
         "bytes": len(answer.body) if isinstance(answer, Response) else None,
     }
     traceparent = request.head.get(b"traceparent")

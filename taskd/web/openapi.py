@@ -10,6 +10,7 @@ from taskd.domain.event import EventType
 from taskd.domain.forms import NEW_TASK, PATCH, Entry, batch_schema
 from taskd.domain.model import Status
 from taskd.errors import Invalid, Malformed, NotAcceptable, TaskdError, TooLarge, Unavailable, UnsupportedMedia
+from taskd.web.message import JSON
 from taskd.web.problem import PROBLEM, STATUS
 from taskd.web.router import Route
 
@@ -19,6 +20,7 @@ _TIME: Schema = {"type": "string", "format": "date-time"}
 _MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
+_SECONDS: Schema = {"type": "number", "minimum": 0}
 
 
 def _object(properties: Mapping[str, Schema], required: Sequence[str] | None = None) -> Schema:
@@ -62,6 +64,29 @@ TASK = _object(
 )
 """As `domain.codec.task_text` writes it; a test holds real answers against it."""
 
+METRICS = _object(
+    {
+        "tasks": _object({**{status.value: _COUNT for status in Status}, "total": _COUNT}),
+        "average_processing_seconds": {"type": ["number", "null"], "minimum": 0},
+        "websocket_connections": _COUNT,
+        "cache": _object(
+            {
+                "hits": _COUNT,
+                "misses": _COUNT,
+                "coalesced": _COUNT,
+                "hit_ratio": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+                "entries": {"type": ["integer", "null"], "minimum": 0},
+                "up": {"type": ["boolean", "null"]},
+            }
+        ),
+        "queue": _object({"ready": _COUNT, "running": _COUNT, "oldest_ready_seconds": _SECONDS}),
+        "workers": _object({"busy": _COUNT, "slots": _COUNT}),
+        "uptime_seconds": _SECONDS,
+        "version": _TEXT,
+    }
+)
+"""As `metrics.summary` has it; a test holds real answers against it."""
+
 SCHEMAS: Mapping[str, Schema] = {
     "Task": TASK,
     "Failure": _object({"type": _TEXT, "message": _TEXT, "attempt": _COUNT, "at": _TIME}),
@@ -78,6 +103,7 @@ SCHEMAS: Mapping[str, Schema] = {
         }
     ),
     "Events": _object({"events": _list_of("Event")}),
+    "Metrics": METRICS,
     "Alive": _object({"status": {"const": "ok"}}),
     "Ready": _object(
         {
@@ -156,15 +182,21 @@ def _responses(route: Route) -> dict[str, Any]:
         if reply.headers:
             answer["headers"] = {name: {"schema": {"type": "string"}} for name in reply.headers}
         if reply.schema is not None:
-            named = isinstance(reply.schema, str)
-            schema = {"$ref": f"#/components/schemas/{reply.schema}"} if named else reply.schema
-            answer["content"] = {PROBLEM if reply.schema == "Problem" else route.produces: {"schema": schema}}
+            answer["content"] = _content(route, reply.schema)
         answers[str(status)] = answer
     for status, titles in sorted(_errors(route).items()):
         if str(status) not in answers:
             content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
             answers[str(status)] = {"description": "; ".join(titles), "content": content}
     return answers
+
+
+def _content(route: Route, schema: str | Schema) -> dict[str, Any]:
+    """Return what an answer may be, by media type: JSON has the schema, all else is text."""
+    found = {"$ref": f"#/components/schemas/{schema}"} if isinstance(schema, str) else schema
+    if schema == "Problem":
+        return {PROBLEM: {"schema": found}}
+    return {media_type: {"schema": found if media_type == JSON else _TEXT} for media_type in route.produces}
 
 
 def _errors(route: Route) -> dict[int, list[str]]:

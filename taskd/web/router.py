@@ -14,6 +14,9 @@ from taskd.web.message import JSON, Answer, Handler, Request, Response
 from taskd.web.problem import of_status
 
 NOTHING = Form({})
+METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
+"""Those that some path takes; routes of `GET` answer `HEAD` too, and the router itself `OPTIONS`."""
+
 _ID = Id()
 
 
@@ -31,7 +34,8 @@ class Route:
     """One call: how it is reached, what it takes, what it answers.
 
     `path` has literal segments and at most one `{id}`. `query` is checked by the router, unless `own_query` says that
-    the handler does it. `body` names the schema of what it takes.
+    the handler does it, and so is `Accept` against the media types that it `produces`, unless `own_accept` says so.
+    `body` names the schema of what it takes.
     """
 
     method: str
@@ -45,7 +49,8 @@ class Route:
     body: str | None = None
     body_types: Sequence[str] = (JSON,)
     errors: Sequence[type[TaskdError]] = ()
-    produces: str = JSON
+    produces: tuple[str, ...] = (JSON,)
+    own_accept: bool = False
     open: bool = False
     """Whether anybody may call it, without saying who they are."""
 
@@ -60,6 +65,8 @@ class Router:
         for route in self.routes:
             before, found, after = route.path.partition("{id}")
             methods = self._with_id.setdefault((before, after), {}) if found else self._literal.setdefault(before, {})
+            if route.method not in METHODS:
+                raise ValueError(f"{route.method} {route.path} has a method that nobody expects")
             if route.method in methods:
                 raise ValueError(f"{route.method} {route.path} is routed twice")
             methods[route.method] = route
@@ -83,17 +90,17 @@ class Router:
         """
         if request.path == "*":
             # RFC 9110 9.3.7: asks about the server as a whole.
-            return Response(204, headers=[("Allow", "GET, HEAD, POST, PATCH, DELETE, OPTIONS")])
+            return Response(204, headers=[("Allow", ", ".join(METHODS))])
         methods, text = self.find(request.path)
         if not methods:
             raise NotFound("there is nothing at this path")
+        request.route = next(iter(methods.values())).path
         method = "GET" if request.head.method == "HEAD" else request.head.method
         route = methods.get(method)
         if route is None:
             return _other_method(request, methods)
-        request.route = route.path
-        if best(request.head.get(b"accept"), [route.produces]) is None:
-            raise NotAcceptable(f"this call answers with {route.produces}")
+        if not route.own_accept and best(request.head.get(b"accept"), route.produces) is None:
+            raise NotAcceptable(f"this call answers with {' or '.join(route.produces)}")
         faults: list[Fault] = []
         if text is not None:
             found = _ID.read(text)

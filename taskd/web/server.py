@@ -9,6 +9,7 @@ from taskd.clock import Clock, monotonic
 from taskd.errors import StartError
 from taskd.http1.head import HeadMemo
 from taskd.http1.limits import Limits
+from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
 from taskd.web.connection import Connection, Times, Upgrader
 from taskd.web.message import Handler
@@ -34,6 +35,7 @@ class HttpServer:
         upgrader: takes connections that ask for a WebSocket.
         limits, times: bounds on what clients send, and on how long they take.
         clock: monotonic seconds, for deadlines.
+        catalog: where requests are counted that never reach `handle`, because they can't be read.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class HttpServer:
         times: Times | None = None,
         max_connections: int = MAX_CONNECTIONS,
         clock: Clock = monotonic,
+        catalog: Catalog | None = None,
     ) -> None:
         self.handle = handle
         self.supervisor = supervisor
@@ -54,6 +57,7 @@ class HttpServer:
         self.memo = HeadMemo(self.limits)
         self.times = times or Times()
         self.clock = clock
+        self.catalog = catalog or Catalog()
         self.draining = False
         self._max = max_connections
         self._connections: set[Connection] = set()

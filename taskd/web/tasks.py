@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from taskd.domain.codec import encode_task, encode_tasks
-from taskd.domain.cursor import encode_list_cursor
 from taskd.domain.fields import Text
 from taskd.domain.forms import LIST, Entry, parse_batch, parse_list_query, parse_new_task, parse_patch
 from taskd.domain.model import Task
 from taskd.errors import Conflict, Fault, Forbidden, Invalid, KeyReused, NotFound, StaleVersion
 from taskd.http1 import etag
 from taskd.http1.limits import BadRequest
-from taskd.service.ports import Tasks
+from taskd.service.ports import Reads, Tasks, View
 from taskd.web.message import JSON, Request, Response
 from taskd.web.middleware import link_next
 from taskd.web.router import Reply, Route
@@ -36,8 +35,9 @@ _VERSION = re.compile("[1-9][0-9]{0,18}")
 class TaskCalls:
     """Handlers of the task routes."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, reads: Reads) -> None:
         self._tasks = tasks
+        self._reads = reads
 
     async def create(self, request: Request) -> Response:
         """`POST /tasks`"""
@@ -53,21 +53,17 @@ class TaskCalls:
 
     async def list(self, request: Request) -> Response:
         """`GET /tasks`"""
-        query = parse_list_query(request.user, request.query)
-        page = await self._tasks.list(request.user, query)
-        if page.next is None:
-            return Response(200, b'{"tasks":%b,"next_cursor":null}' % encode_tasks(page.tasks))
-        cursor = encode_list_cursor(query, page.next)
-        body = b'{"tasks":%b,"next_cursor":"%b"}' % (encode_tasks(page.tasks), cursor.encode())
-        return Response(200, body, headers=[link_next(request.path, request.query, cursor)])
+        tags = _tags(request, b"if-none-match", "If-None-Match")
+        view = await self._reads.page(parse_list_query(request.user, request.query))
+        answer = _viewed(view, tags)
+        if view.next_cursor is None:
+            return answer
+        return answer.with_headers(link_next(request.path, request.query, view.next_cursor))
 
     async def get(self, request: Request) -> Response:
         """`GET /tasks/{id}`"""
         tags = _tags(request, b"if-none-match", "If-None-Match")
-        task = await self._tasks.get(request.user, _id(request))
-        if tags is not None and tags.has_weak(str(task.version)):
-            return Response(304, headers=[_etag(task)])
-        return _one(task)
+        return _viewed(await self._reads.task(request.user, _id(request)), tags)
 
     async def update(self, request: Request) -> Response:
         """`PATCH /tasks/{id}`"""
@@ -98,7 +94,9 @@ class TaskCalls:
         task = Reply("the task", "Task", ("ETag",))
         made = Reply("the new task", "Task", ("ETag", "Location"))
         batch = Reply("the new tasks", "Tasks")
-        page = Reply("a page of tasks", "Page", ("Link",))
+        page = Reply("a page of tasks", "Page", ("ETag", "Link"))
+        same = Reply("it has not changed", None, ("ETag",))
+        if_none = {"If-None-Match": IF_NONE_MATCH}
         history = Reply("the task's events", "Events")
         one = "/tasks/{id}"
         key, match = {"Idempotency-Key": KEY}, {"If-Match": IF_MATCH}
@@ -112,11 +110,11 @@ class TaskCalls:
                 body="NewTasks", headers=key, errors=[KeyReused],
             ),
             Route(
-                "GET", "/tasks", self.list, "List tasks", {200: page}, query=LIST, own_query=True, errors=[Forbidden]
+                "GET", "/tasks", self.list, "List tasks", {200: page, 304: same}, headers=if_none, query=LIST,
+                own_query=True, errors=[Forbidden],
             ),
             Route(
-                "GET", one, self.get, "Read a task", {200: task, 304: Reply("it has not changed", None, ("ETag",))},
-                headers={"If-None-Match": IF_NONE_MATCH}, errors=[NotFound],
+                "GET", one, self.get, "Read a task", {200: task, 304: same}, headers=if_none, errors=[NotFound],
             ),
             Route(
                 "PATCH", one, self.update, "Change a task", {200: task}, body="TaskPatch",
@@ -140,12 +138,16 @@ def _id(request: Request) -> UUID:
     return request.task_id
 
 
-def _etag(task: Task) -> tuple[str, str]:
-    return ("ETag", etag.quote(str(task.version)))
-
-
 def _one(task: Task, status: int = 200) -> Response:
-    return Response(status, encode_task(task), headers=[_etag(task)])
+    return Response(status, encode_task(task), headers=[("ETag", etag.quote(str(task.version)))])
+
+
+def _viewed(view: View, tags: etag.Tags | None) -> Response:
+    """Return what was read, or 304 if the client knows it (RFC 9110 13.1.2)."""
+    headers = [("ETag", etag.quote(view.etag))]
+    if tags is not None and tags.has_weak(view.etag):
+        return Response(304, headers=headers)
+    return Response(200, view.body, headers=headers)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -1,4 +1,4 @@
-"""Deletes what is old: finished tasks in small batches, the event log by whole partitions."""
+"""Deletes what is old: finished tasks in small batches, the event log by whole partitions; and sums the log up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskd.worker.ports import Sweep
 logger = logging.getLogger("taskd.worker")
 
 EVERY = 60.0
-"""Seconds between looks for old tasks."""
+"""Seconds between looks for old tasks, and between sums: a process that starts reads the log back to the last one."""
 
 BATCH = 1000
 """Tasks deleted in one transaction."""
@@ -31,6 +31,7 @@ class Cleaner:
     def __init__(self, sweep: Sweep, supervisor: Supervisor, *, clock: Clock = monotonic) -> None:
         self._sweep = sweep
         self._clock = clock
+        self._folded_at: float | None = None
         self._rotated_at: float | None = None
         self._service = Periodic("cleaner", self.run_once, supervisor, Backoff(1.0, 30.0))
 
@@ -43,8 +44,11 @@ class Cleaner:
         await self._service.stop()
 
     async def run_once(self) -> float:
-        """Rotate the log if it is time, delete one batch; return the seconds until the next call."""
+        """Sum up and rotate the log if it is time, delete one batch; return the seconds until the next call."""
         now = self._clock()
+        if self._folded_at is None or now - self._folded_at >= EVERY:
+            await self._sweep.fold_totals()
+            self._folded_at = now
         if self._rotated_at is None or now - self._rotated_at >= ROTATE_EVERY:
             await self._sweep.rotate_events()
             self._rotated_at = now

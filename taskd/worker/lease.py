@@ -103,6 +103,8 @@ class LeaseKeeper:
     ) -> None:
         self.others = 0
         """Other processes that were registered at the last renewal."""
+        self.on_others: Callable[[int], None] = _nobody_asked
+        """Told of their number at each renewal."""
         self._leases = leases
         self._role = role
         self._name = name
@@ -144,6 +146,10 @@ class LeaseKeeper:
         await self._register()
         self._renewing.start()
         self._fencing.start()
+
+    def look(self) -> None:
+        """Renew now: there seems to be a process that was not there at the last renewal."""
+        self._renewing.wake()
 
     def retire(self, lease: UUID) -> None:
         """Claim no more under this lease, and end it when nothing runs under it any more."""
@@ -214,6 +220,7 @@ class LeaseKeeper:
         held.asked_at = asked_at
         if held is self._current:
             self.others = renewal.others
+            self.on_others(renewal.others)
             if not had_trust:
                 self._holder.gained()
         for task_id, attempt in renewal.cancelled:
@@ -238,6 +245,10 @@ class LeaseKeeper:
         self._to_end.append(held.lease)
         self._holder.lost(held.lease)
         self._renewing.wake()
+
+
+def _nobody_asked(others: int) -> None:
+    """Stands for whoever wants to know of other processes, when nobody does."""
 
 
 @contextlib.asynccontextmanager

@@ -57,5 +57,8 @@ class Sweep(Protocol):
     async def delete_finished(self, limit: int) -> int:
         """Delete up to `limit` tasks that ended longer ago than they are kept; return how many."""
 
+    async def fold_totals(self) -> int:
+        """Bring the stored numbers of tasks up to the present end of the log; return over how many events."""
+
     async def rotate_events(self) -> None:
         """Create the event log's coming partitions, drop the old ones."""

@@ -22,8 +22,6 @@ MAX_HELD = 16
 class Owner(Protocol):
     """Who keeps connections, as they see it."""
 
-    events_sent: int
-
     def ponged(self, connection: Connection) -> None:
         """A pong came in."""
 
@@ -77,17 +75,12 @@ class Connection(Wire):
         """Send what is wanted of a batch of new events, all of which this user may see."""
         if not self._live:
             return
-        if (
-            self._filter is ALL
-            and batch.events[0].key > self._sent
-            and self.behind + len(batch.joined) <= self._behind
-        ):
-            if self.write(batch.joined):
-                self._owner.events_sent += len(batch.events)
+        if self._filter is ALL and batch.events[0].key > self._sent and self.behind + len(batch.joined) <= self._behind:
+            batch.told_all += self.write(batch.joined)
         else:
-            for event, frame in zip(batch.events, batch.frames, strict=True):
-                if event.key > self._sent and self._filter.takes(event) and self.write(frame):
-                    self._owner.events_sent += 1
+            for n, (event, frame) in enumerate(zip(batch.events, batch.frames, strict=True)):
+                if event.key > self._sent and self._filter.takes(event):
+                    batch.told[n] += self.write(frame)
         self._sent = max(self._sent, batch.events[-1].key)
 
     def text(self, message: str) -> None:

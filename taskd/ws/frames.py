@@ -57,11 +57,15 @@ def close_reason(text: str) -> str:
 class Batch:
     """Consecutive events of the log with their frames; each frame is made once, and so is their sum."""
 
-    __slots__ = ("_joined", "events", "frames")
+    __slots__ = ("_joined", "events", "frames", "told", "told_all")
 
     def __init__(self, events: Sequence[Event], frames: Sequence[bytes]) -> None:
         self.events = events
         self.frames = frames
+        self.told_all = 0
+        """How many connections were sent the whole batch."""
+        self.told = [0] * len(events)
+        """How many were sent each event, besides those."""
         self._joined: bytes | None = None
 
     @classmethod

@@ -194,17 +194,23 @@ def accept(raw_head: bytes, request: str, *, max_size: int = MAX_MESSAGE) -> Ser
     return protocol
 
 
+def status_of(error: TaskdError | Refusal) -> int:
+    """Return the status that answers a handshake which failed by this error."""
+    if isinstance(error, Refusal):
+        return error.status
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
 def refusal(error: TaskdError | Refusal, request: str) -> bytes:
     """Return the HTTP answer to a handshake that failed; it ends the connection."""
     headers: list[tuple[str, str]] = []
     problem: dict[str, object]
+    status = status_of(error)
     if isinstance(error, Refusal):
-        status = error.status
         headers += error.headers
         problem = {"type": "about:blank", "title": HTTPStatus(status).phrase}
         detail = error.message
     else:
-        status = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
         problem = {"type": f"/problems/{error.code}", "title": error.title}
         detail = str(error)
     problem |= {"status": status, "detail": detail, "request_id": request}

@@ -20,12 +20,13 @@ from taskd.clock import Clock, monotonic
 from taskd.domain.event import Event
 from taskd.errors import TaskdError, Unavailable
 from taskd.http1.head import Head
+from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.ports import Feed
 from taskd.ws.connection import Connection
 from taskd.ws.deadlines import Deadlines
 from taskd.ws.frames import Batch
-from taskd.ws.handshake import Identify, Refusal, accept, read_opening, refusal, request_id
+from taskd.ws.handshake import Identify, Refusal, accept, read_opening, refusal, request_id, status_of
 from taskd.ws.registry import Registry
 from taskd.ws.resume import Pause, Resumer
 
@@ -33,6 +34,9 @@ PING_EVERY = 25.0
 PONG_WITHIN = 10.0
 CLOSE_WITHIN = 5.0
 """Seconds for the other side to take what is in the buffer and answer the close frame."""
+
+SOCKET_PATH = "/ws"
+"""The route of handshakes in metrics, beside those of other requests."""
 
 TICK = 1.0
 """Seconds between looks at the deadlines, while there are sockets."""
@@ -88,6 +92,7 @@ class Hub:
         origins: pages that may connect, besides the server's own; `*` for all.
         clock: seconds, for pings and time limits.
         pause: sleeps between attempts to read the log.
+        catalog: where handshakes are counted and deliveries measured.
     """
 
     def __init__(
@@ -100,7 +105,10 @@ class Hub:
         origins: Collection[str] = (),
         clock: Clock = monotonic,
         pause: Pause = asyncio.sleep,
+        catalog: Catalog | None = None,
     ) -> None:
+        self._catalog = catalog or Catalog()
+        self._delivery = self._catalog.delivery.labels()
         self.opened = 0
         """Connections so far."""
         self.events_sent = 0
@@ -189,6 +197,7 @@ class Hub:
             tail: what was read behind it.
             transport: to whoever sent it.
         """
+        begun = self._clock()
         request = request_id(head)
         if transport.is_closing():
             # Nobody would tell of its end any more.
@@ -199,7 +208,9 @@ class Hub:
             opening = read_opening(head, self._identify, self._origins)
             protocol = accept(raw_head, request)
         except (TaskdError, Refusal) as error:
-            return self._refuse(refusal(error, request), transport)
+            refused = self._refuse(refusal(error, request), transport)
+            self._answered(status_of(error), begun)
+            return refused
         connection = Connection(transport, protocol, self, opening.user, opening.client)
         self._sockets.add(connection)
         displaced = self._registry.register(connection)
@@ -207,6 +218,7 @@ class Hub:
         self._pings.start(connection, self._clock())
         self._arm()
         connection.begin()
+        self._answered(101, begun)
         if displaced is not None:
             displaced.member.close(displaced.code, displaced.reason)
         self._greet(connection, opening.after)
@@ -253,6 +265,10 @@ class Hub:
 
     # How it does it.
 
+    def _answered(self, status: int, begun: float) -> None:
+        self._catalog.http_requests.labels("GET", SOCKET_PATH, str(status)).inc()
+        self._catalog.http_seconds.labels("GET", SOCKET_PATH).observe(self._clock() - begun)
+
     def _refuse(self, answer: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
         self.refused += 1
         refused = Refused(self, transport)
@@ -285,13 +301,24 @@ class Hub:
         if not len(self._registry) or not events:
             return
         batch = Batch.of(self._feed, events)
-        for owner, part in batch.by_owner().items():
+        parts = batch.by_owner()
+        for owner, part in parts.items():
             # Copies, because who is too far behind is closed and leaves meanwhile.
             for connection in tuple(self._registry.of_owner(owner)):
                 if not connection.user.sees_all:
                     connection.deliver(part)
         for connection in tuple(self._registry.seeing_all()):
             connection.deliver(batch)
+        # With one owner in it, the batch is its own only part.
+        for told in {id(one): one for one in (batch, *parts.values())}.values():
+            self._measure(told)
+
+    def _measure(self, batch: Batch) -> None:
+        for event, some in zip(batch.events, batch.told, strict=True):
+            number = batch.told_all + some
+            if number:
+                self.events_sent += number
+                self._delivery.observe(self._feed.age(event.at), number)
 
     def _wait_for_end(self, socket: Abortable) -> None:
         self._closing.start(socket, self._clock())

@@ -115,6 +115,14 @@ async def test_check_says_what_is_wrong(empty_database_url: str) -> None:
     ended = await taskd("check", "--database-url", empty_database_url)
     assert ended.code == 1
     assert "FAIL  configuration: TASKD_AUTH=token" in ended.out
-    assert "FAIL  schema: lacks 0001_core; run `taskd migrate`" in ended.out
+    assert "FAIL  schema: lacks 0001_core, 0002_totals; run `taskd migrate`" in ended.out
     assert (await taskd("check", "--database-url", NOWHERE, TASKD_AUTH="none")).code == 3
     assert "an embedded PostgreSQL in" in (await taskd("check", TASKD_AUTH="none")).out
+
+
+async def test_check_asks_the_cache_in_redis(database_url: str) -> None:
+    nowhere = ["--cache", "redis://:s3cret@127.0.0.1:1", "--database-url", database_url]
+    ended = await taskd("check", *nowhere, TASKD_AUTH="none")
+    assert ended.code == 1
+    assert "FAIL  cache: Redis: " in ended.out
+    assert "s3cret" not in ended.out + ended.err

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from taskd.domain.cursor import LogCursor, encode_log_cursor
-from taskd.domain.event import Event, EventKey
+from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.model import NewTask
 from taskd.errors import Invalid
 from taskd.runtime.supervisor import Supervisor
@@ -72,6 +72,17 @@ async def test_it_begins_at_the_logs_end_and_hands_on_what_comes(world: World) -
     await world.create("second")
     await eventually(lambda: world.titles == ["first", "second"])
     assert world.feed.position == world.seen[-1].key
+
+
+async def test_nobody_reads_what_listeners_have_not_been_handed(world: World) -> None:
+    await world.create("before")
+    await world.feed.start()
+    await world.create("handed on")
+    await eventually(lambda: world.titles == ["handed on"])
+    await world.feed.stop()
+    await world.create("not yet")
+    # From before the ring, so it is the log itself that is read.
+    assert [event.task.title for event in await world.feed.read(LOG_START, 10)] == ["before", "handed on"]
 
 
 async def test_an_event_behind_an_open_transaction_comes_once_it_ends(world: World) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskd.http1.limits import Limits
+from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
 from taskd.web.connection import Connection, Times, Upgrader
 from taskd.web.message import Answer, Handler, Request, Response
@@ -174,6 +175,7 @@ async def serving(
     limits: Limits | None = None,
     times: Times | None = None,
     max_connections: int = 100,
+    catalog: Catalog | None = None,
 ) -> AsyncIterator[Serving]:
     """Run a server until the end, and see that nothing of it is left."""
     clock, supervisor = Clock(), Supervisor()
@@ -185,6 +187,7 @@ async def serving(
         times=times,
         max_connections=max_connections,
         clock=clock,
+        catalog=catalog,
     )
     await server.start("127.0.0.1", 0)
     found = Serving(server, clock, supervisor)

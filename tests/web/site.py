@@ -7,6 +7,7 @@ from typing import Any
 
 from taskd.http1.head import parse_head
 from taskd.http1.limits import Limits
+from taskd.metrics.catalog import Catalog
 from taskd.web.application import application
 from taskd.web.identity import Identify, by_word
 from taskd.web.message import Answer, Handler, Request, Response
@@ -37,7 +38,8 @@ class Site:
     """An application of some routes."""
 
     def __init__(self, *routes: Route, origins: Collection[str] = (), identify: Identify = by_word) -> None:
-        self.handle = application(routes, identify, origins)
+        self.catalog = Catalog()
+        self.handle = application(routes, identify, origins, self.catalog)
 
     async def ask(self, method: str, target: str, body: bytes | None = None, **fields: str) -> Response:
         """Return the answer to a request."""

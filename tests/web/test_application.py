@@ -13,8 +13,9 @@ from jsonschema import Draft202012Validator
 from taskd.domain.codec import encode_event, encode_task
 from taskd.domain.forms import LIST, NEW_TASK
 from taskd.domain.model import Failure, Status
+from taskd.metrics.catalog import Catalog
 from taskd.service.ports import PartHealth
-from taskd.web.application import application, description, health_routes, routes
+from taskd.web.application import application, bare_routes, description, routes
 from taskd.web.identity import by_word
 from taskd.web.message import Response
 from tests.web.site import field, made
@@ -82,6 +83,7 @@ CONTRACT = {
     "/tasks/{id}/events": {"get"},
     "/events": {"get"},
     "/ws": {"get"},
+    "/metrics": {"get"},
     "/healthz": {"get"},
     "/livez": {"get"},
     "/readyz": {"get"},
@@ -102,7 +104,8 @@ class Parts:
 
 PARTS = Parts()
 NOBODY: Any = None
-HANDLE = application(routes(NOBODY, Log(), PARTS), by_word)
+CATALOG = Catalog()
+HANDLE = application(routes(NOBODY, NOBODY, Log(), PARTS, CATALOG), by_word, (), CATALOG)
 
 
 async def ask(method: str, target: str, **fields: str) -> Response:
@@ -155,7 +158,8 @@ def test_every_path_has_its_parameters() -> None:
         for operation in operations.values():
             named = {entry["name"] for entry in operation["parameters"] if entry["in"] == "path"}
             assert named == set(re.findall(r"\{(\w+)\}", path))
-    listed = {entry["name"] for entry in description()["paths"]["/tasks"]["get"]["parameters"]}
+    parameters = description()["paths"]["/tasks"]["get"]["parameters"]
+    listed = {entry["name"] for entry in parameters if entry["in"] == "query"}
     assert listed == set(LIST.entries)
 
 
@@ -241,8 +245,8 @@ async def test_the_socket_wants_an_upgrade() -> None:
     assert (answer.status, field(answer, "Upgrade")) == (426, "websocket")
 
 
-async def test_a_process_that_only_works_serves_its_health() -> None:
-    handle = application(health_routes(PARTS), by_word)
-    for path, status in (("/healthz", 200), ("/readyz", 200), ("/tasks", 404), ("/", 404)):
+async def test_a_process_that_only_works_serves_its_health_and_metrics() -> None:
+    handle = application(bare_routes(PARTS, CATALOG), by_word)
+    for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/tasks", 404), ("/", 404)):
         answer = await handle(made("GET", path))
         assert answer.status == status

@@ -78,7 +78,7 @@ class Streaming:
 async def streaming(heartbeat: float = 3600) -> AsyncIterator[Streaming]:
     log = Log()
     streams = EventStreams(log, heartbeat)
-    stream = route(streams.open, path="/events", query=QUERY, produces=EVENT_STREAM)
+    stream = route(streams.open, path="/events", query=QUERY, produces=(EVENT_STREAM,))
     async with serving(application([stream], identify)) as found:
         yield Streaming(log, found)
     await eventually(lambda: not log.listeners)

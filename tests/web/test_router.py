@@ -33,7 +33,7 @@ SITE = Site(
     route(fine, path="/things/{id}/parts"),
     route(query_back, path="/numbers", query=QUERY),
     route(fine, "POST", path="/things/{id}/poke"),
-    route(fine, path="/stream", produces="text/event-stream"),
+    route(fine, path="/stream", produces=("text/event-stream",)),
 )
 
 
@@ -180,3 +180,21 @@ async def test_a_bad_escape_is_malformed() -> None:
 def test_one_call_has_one_route() -> None:
     with pytest.raises(ValueError, match="routed twice"):
         Router([route(fine), route(fine)])
+
+
+def test_a_method_that_metrics_would_not_tell_apart_is_refused() -> None:
+    with pytest.raises(ValueError, match="nobody expects"):
+        Router([route(fine, "PUT")])
+
+
+async def test_a_call_may_look_at_accept_itself() -> None:
+    site = Site(route(fine, own_accept=True))
+    assert (await site.ask("GET", "/thing", Accept="image/png")).status == 200
+
+
+async def test_a_call_may_have_several_answers() -> None:
+    site = Site(route(fine, produces=("text/plain", "application/json")))
+    for accept, status in (("text/plain", 200), ("application/json", 200), ("image/png", 406)):
+        answer = await site.ask("GET", "/thing", Accept=accept)
+        assert answer.status == status
+    assert json.loads(answer.body)["detail"] == "this call answers with text/plain or application/json"

@@ -189,6 +189,10 @@ class Memory:
         self._check()
         return 0
 
+    async def fold_totals(self) -> int:
+        self._check()
+        return 0
+
     async def rotate_events(self) -> None:
         self._check()
 

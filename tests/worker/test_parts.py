@@ -101,6 +101,7 @@ class Old:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.folds = 0
         self.rotations = 0
 
     async def delete_finished(self, limit: int) -> int:
@@ -108,7 +109,13 @@ class Old:
         self.number -= deleted
         return deleted
 
+    async def fold_totals(self) -> int:
+        self.folds += 1
+        return 0
+
     async def rotate_events(self) -> None:
+        # Whatever goes has been summed up.
+        assert self.folds > self.rotations
         self.rotations += 1
 
 
@@ -116,10 +123,13 @@ async def test_the_cleaner_deletes_in_batches_and_rotates_now_and_then() -> None
     old, clock = Old(1500), FakeClock()
     one = cleaner.Cleaner(old, Supervisor(), clock=clock)
     assert [await one.run_once() for _ in range(3)] == [cleaner.BETWEEN, cleaner.EVERY, cleaner.EVERY]
-    assert (old.number, old.rotations) == (0, 1)
+    assert (old.number, old.folds, old.rotations) == (0, 1, 1)
+    clock.now += cleaner.EVERY
+    await one.run_once()
+    assert (old.folds, old.rotations) == (2, 1)
     clock.now += cleaner.ROTATE_EVERY
     await one.run_once()
-    assert old.rotations == 2
+    assert (old.folds, old.rotations) == (3, 2)
 
 
 class Told:

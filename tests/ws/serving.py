@@ -87,6 +87,9 @@ class Log:
         await asyncio.sleep(0)
         return found
 
+    def age(self, at: datetime) -> float:
+        return 0.25
+
     def cursor(self, key: EventKey) -> str:
         return encode_log_cursor(LogCursor(EPOCH, key))
 

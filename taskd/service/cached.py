@@ -1,0 +1,219 @@
+"""What transports read and change, through the cache.
+
+There are two views of one store. Whoever serves clients goes through here; the dispatcher and the workers go to the
+store itself, so that their traffic is no read of the cache, and is never delayed or misled by one.
+
+A task is kept under its id, whoever asks for it, and its owner is looked at with each answer. A page is kept under its
+query. What ends it is the change of a task that it may show: a page's scope is its owner (or all of them) and, if it is
+of one status, that status, so that the list of new tasks outlives what happens to running ones, and one user's changes
+leave the lists of another alone. An event names the task's status before and after; of a user's own change only the
+latter is known, so it ends the lists of every status.
+
+A change ends its scopes here before its caller is answered, so that whoever was answered and then reads sees it; and
+in every process when the log tells of it, which also covers what workers do, and what was committed although the answer
+was lost. What the log tells of a change of this process is no news, and leaves alone what was loaded since. Where the
+log can't be followed, an entry's time to live is what bounds its age.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+from taskd.cache.flight import Flights
+from taskd.cache.port import Cache, Key
+from taskd.domain.event import Event
+from taskd.domain.forms import TaskPatch
+from taskd.domain.model import ListQuery, NewTask, Page, Role, Status, Task, User
+from taskd.errors import Rejected
+from taskd.metrics.catalog import Catalog
+from taskd.service.ports import Tasks, View
+from taskd.service.tasks import not_found
+from taskd.service.views import LIST, TASK, event_scopes, list_scopes, page_key, page_view, task_view
+
+T = TypeVar("T")
+
+REMEMBERED = 10_000
+"""Changes of this process that the log has not told of yet. One that is forgotten costs a load, and nothing else."""
+
+_EVERYONE = User("cache", Role.ADMIN)
+_WAITING = (Status.NEW, Status.SCHEDULED)
+
+
+class CachedReads:
+    """Implements `ports.Reads`.
+
+    Args:
+        tasks: loads what is not in the cache.
+        cache: None: everything is loaded.
+        catalog: counts hits, misses, and who waited for another's load.
+    """
+
+    def __init__(self, tasks: Tasks, cache: Cache[View] | None, catalog: Catalog | None = None) -> None:
+        self._tasks = tasks
+        self._cache = cache
+        self._flights: Flights[View] = Flights()
+        self._own: OrderedDict[UUID, int] = OrderedDict()
+        requests = (catalog or Catalog()).cache_requests
+        self._count = {
+            (name, result): requests.labels(name, result)
+            for name in (TASK, LIST)
+            for result in ("hit", "miss", "coalesced")
+        }
+
+    async def task(self, user: User, task_id: UUID) -> View:
+        """Return one task; see `ports.Reads`."""
+
+        async def load() -> View:
+            return task_view(await self._tasks.get(_EVERYONE, task_id))
+
+        view = await self._read(Key(TASK, str(task_id)), load)
+        if not user.sees_all and view.owner != user.name:
+            raise not_found(task_id)
+        return view
+
+    async def page(self, query: ListQuery) -> View:
+        """Return one page of tasks; see `ports.Reads`."""
+
+        async def load() -> View:
+            return page_view(query, await self._tasks.list(_EVERYONE, query))
+
+        return await self._read(page_key(query), load)
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """End what the log says has changed; a listener of the feed.
+
+        The first of them: whoever else is told of a change must not read what was before it.
+        """
+        if self._cache is not None:
+            self.end({scope for event in events if not self._is_own(event) for scope in event_scopes(event)})
+
+    def own(self, task_id: UUID, version: int) -> None:
+        """Say that this process made this version of a task, and has ended what that changed."""
+        if self._cache is not None:
+            self._own[task_id] = max(version, self._own.get(task_id, 0))
+            if len(self._own) > REMEMBERED:
+                self._own.popitem(last=False)
+
+    def _is_own(self, event: Event) -> bool:
+        """Return whether what the event changed was ended before, when that or a later version was made here."""
+        made = self._own.get(event.task.id, 0)
+        if made == event.task.version:
+            del self._own[event.task.id]
+        return event.task.version <= made
+
+    def end(self, scopes: Iterable[str]) -> None:
+        """Give nobody who asks from now on what was loaded for these scopes before."""
+        if self._cache is not None:
+            scopes = tuple(scopes)
+            self._cache.invalidate(scopes)
+            self._flights.land(scopes)
+
+    def begin_anew(self) -> None:
+        """Forget everything: the database is another one."""
+        if self._cache is not None:
+            self._own.clear()
+            self._cache.clear()
+            self._flights.land_all()
+
+    async def _read(self, key: Key, load: Callable[[], Awaitable[View]]) -> View:
+        cache = self._cache
+        if cache is None:
+            return await load()
+        found = await cache.get(key)
+        if found.value is not None:
+            self._count[key.cache, "hit"].inc()
+            return found.value
+
+        result = "coalesced"
+
+        async def fill() -> View:
+            nonlocal result
+            result = "miss"
+            view = await load()
+            if found.ticket is not None:
+                cache.put(key, found.ticket, view)
+            return view
+
+        try:
+            view, _ = await self._flights.run(key, fill)
+        finally:
+            self._count[key.cache, result].inc()
+        return view
+
+
+class CachedTasks:
+    """Implements `ports.Tasks`: passes every call on, and ends what a change may have changed before it returns.
+
+    Reads are not cached here: who wants what is cached asks `CachedReads`.
+    """
+
+    def __init__(self, tasks: Tasks, reads: CachedReads) -> None:
+        self._tasks = tasks
+        self._reads = reads
+
+    async def create(self, user: User, draft: NewTask, key: str | None = None) -> Task:
+        """Create one task; see `ports.Tasks`."""
+        task = await self._changing(self._tasks.create(user, draft, key), list_scopes(user.name, _WAITING))
+        self._reads.own(task.id, task.version)
+        return task
+
+    async def create_many(self, user: User, drafts: Sequence[NewTask], key: str | None = None) -> list[Task]:
+        """Create tasks, all or none; see `ports.Tasks`."""
+        tasks = await self._changing(self._tasks.create_many(user, drafts, key), list_scopes(user.name, _WAITING))
+        for task in tasks:
+            self._reads.own(task.id, task.version)
+        return tasks
+
+    async def get(self, user: User, task_id: UUID) -> Task:
+        """Return one task; see `ports.Tasks`."""
+        return await self._tasks.get(user, task_id)
+
+    async def list(self, user: User, query: ListQuery) -> Page:
+        """Return one page of tasks; see `ports.Tasks`."""
+        return await self._tasks.list(user, query)
+
+    async def update(self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None) -> Task:
+        """Change a task; see `ports.Tasks`."""
+        return await self._changing_one(user, task_id, self._tasks.update(user, task_id, patch, if_match))
+
+    async def delete(self, user: User, task_id: UUID, if_match: frozenset[int] | None = None) -> Task:
+        """Remove a task; see `ports.Tasks`."""
+        task = await self._changing_one(user, task_id, self._tasks.delete(user, task_id, if_match))
+        # The version that its deletion is told under.
+        self._reads.own(task_id, task.version + 1)
+        return task
+
+    async def cancel(self, user: User, task_id: UUID) -> Task:
+        """Cancel a task; see `ports.Tasks`."""
+        return await self._changing_one(user, task_id, self._tasks.cancel(user, task_id))
+
+    async def retry(self, user: User, task_id: UUID) -> Task:
+        """Put a task back to `new`; see `ports.Tasks`."""
+        return await self._changing_one(user, task_id, self._tasks.retry(user, task_id))
+
+    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
+        """Return a task's events; see `ports.Tasks`."""
+        return await self._tasks.history(user, task_id)
+
+    async def _changing_one(self, user: User, task_id: UUID, change: Awaitable[Task]) -> Task:
+        task = await self._changing(change, (str(task_id), *list_scopes(user.name, Status)))
+        if task.owner != user.name:
+            self._reads.end(list_scopes(task.owner, Status))
+        self._reads.own(task_id, task.version)
+        return task
+
+    async def _changing(self, change: Awaitable[T], scopes: Iterable[str]) -> T:
+        try:
+            changed = await change
+        except Rejected:
+            # Nothing was changed, and nobody may empty another's cache by calls that are refused.
+            raise
+        except BaseException:
+            # It may have been committed all the same.
+            self._reads.end(scopes)
+            raise
+        self._reads.end(scopes)
+        return changed

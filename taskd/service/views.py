@@ -1,0 +1,91 @@
+"""What is cached, under which key, and what ends it: decided without a cache.
+
+A task is kept under its id. A page is kept under its query, in the scope of its owner (or all of them) and, if it is of
+one status, of that status.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from taskd.cache.port import Key
+from taskd.domain.codec import encode_page, encode_task
+from taskd.domain.cursor import encode_list_cursor
+from taskd.domain.event import Event, EventType
+from taskd.domain.model import ListQuery, Page, Status, Task
+from taskd.service.ports import View
+
+TASK, LIST = "task", "list"
+"""The two caches, as metrics call them."""
+
+OVERHEAD = 200
+"""Bytes of a view beside its body: the object, its strings, their headers."""
+
+_ANY = ""
+"""Stands for the owner of a list of all owners, and for the status of a list of several."""
+
+
+def list_scopes(owner: str, statuses: Iterable[str]) -> Iterator[str]:
+    """Yield the scopes of all lists that show tasks of an owner in these statuses."""
+    for status in (_ANY, *statuses):
+        yield f"{owner}\0{status}"
+        yield f"{_ANY}\0{status}"
+
+
+def event_scopes(event: Event) -> Iterator[str]:
+    """Yield what an event ends."""
+    yield str(event.task.id)
+    statuses: Iterable[Status] = {event.task.status}
+    if event.was is not None:
+        statuses = {event.task.status, event.was}
+    elif event.type is not EventType.CREATED:
+        statuses = Status
+    yield from list_scopes(event.task.owner, statuses)
+
+
+def page_key(query: ListQuery) -> Key:
+    """Return the key of a page. The name is a digest: a query may be long, and is not to be read back."""
+    statuses = sorted(set(query.statuses))
+    scope = f"{query.owner or _ANY}\0{statuses[0] if len(statuses) == 1 else _ANY}"
+    after = query.after and (_instant(query.after[0]), query.after[1].int)
+    times = (_instant(query.created_after), _instant(query.created_before))
+    what = repr((statuses, query.kind, times, query.limit, query.newest_first, after))
+    return Key(LIST, scope, hashlib.blake2b(what.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
+
+
+def _instant(at: datetime | None) -> float | None:
+    return None if at is None else at.timestamp()
+
+
+def task_view(task: Task) -> View:
+    """Return a task as it is answered."""
+    return View(encode_task(task), str(task.version), task.owner)
+
+
+def page_view(query: ListQuery, page: Page) -> View:
+    """Return a page as it is answered."""
+    cursor = None if page.next is None else encode_list_cursor(query, page.next)
+    body = encode_page(page.tasks, cursor)
+    return View(body, hashlib.blake2b(body, digest_size=12).hexdigest(), next_cursor=cursor)
+
+
+def view_size(view: View) -> int:
+    """Return about how many bytes a view takes."""
+    return len(view.body) + OVERHEAD
+
+
+def pack_view(view: View) -> bytes:
+    """Return a view as bytes, for a cache that is elsewhere. Neither names nor JSON texts hold a NUL."""
+    return b"\0".join((view.etag.encode(), view.owner.encode(), (view.next_cursor or "").encode(), view.body))
+
+
+def unpack_view(data: bytes) -> View:
+    """Return the view that `pack_view` packed.
+
+    Raises:
+        ValueError: it is none.
+    """
+    etag, owner, next_cursor, body = data.split(b"\0", 3)
+    return View(body, etag.decode(), owner.decode(), next_cursor.decode() or None)
