@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -14,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.programs import needs
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+FIGURES_SHOWN = re.findall(r'```json\n({"tasks":{.*})\n```', README)[0]
 HANDLERS = re.findall(r"```python\n(# thumbnails.py\n.*?)```", README, re.DOTALL)
-DEMO, SOCKET, CREATE, READ, SERVE, TESTS = COMMANDS
+DEMO, SOCKET, CREATE, READ, FIGURES, PROMETHEUS, AVERAGE, SERVE, TESTS = COMMANDS
 
 # A child of a command that is measured would write into this tree.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTHON", "TASKD"))}
@@ -42,6 +45,10 @@ def clone() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def port() -> int:
+    return free_port()
+
+
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         number: int = found.getsockname()[1]
@@ -98,8 +105,30 @@ async def test_the_tour_is_as_it_is_told(clone: Path, port: int) -> None:
         assert types == ["created", "started", *["progress"] * (len(types) - 3), "done"]
         assert len(types) > 3
         assert '"result":{"slept":2}' in await shell(READ, clone, port)
+        figures = json.loads(await shell(FIGURES, clone, port))
+        assert figures["average_processing_seconds"] > 0
+        assert figures.keys() == json.loads(FIGURES_SHOWN).keys()
     assert "stopped" in demo[-1]
     await _handlers_run(clone, port)
+
+
+@pytest.mark.timeout(600)
+@needs("prometheus")
+@needs("promtool")
+async def test_prometheus_tells_the_average_as_it_is_told(clone: Path, port: int) -> None:
+    config = clone / "deploy" / "prometheus.yml"
+    config.write_text(config.read_text().replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
+    other = str(free_port())
+    average = AVERAGE.replace("9090", other)
+    async with (
+        running(DEMO, clone, port, "What happens now"),
+        running(PROMETHEUS.replace("9090", other), clone, port, "Server is ready to receive web requests"),
+    ):
+
+        async def answered() -> bool:
+            return bool(re.fullmatch(r"{} => [0-9.]+ @\[[0-9.]+\]\n", await shell(average, clone, port)))
+
+        await eventually(answered)
 
 
 async def _handlers_run(clone: Path, port: int) -> None:
