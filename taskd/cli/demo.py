@@ -63,6 +63,7 @@ def banner(app: Taskd) -> str:
         "dashboard": f"http://{at}/?user={USER}",
         "tasks": f"http://{at}/tasks?user={USER}",
         "events": f"ws://{at}/ws?user={USER}   (or http://{at}/events?user={USER})",
+        "metrics": f"http://{at}/metrics   (or http://{at}/metrics?format=json)",
         "health": f"http://{at}/readyz",
         "OpenAPI": f"http://{at}/openapi.json",
     }
