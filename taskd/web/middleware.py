@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from urllib.parse import urlencode
 
 from taskd import log
+from taskd.cache.ttl import TTLCache
 from taskd.clock import Clock, monotonic
 from taskd.errors import TaskdError
 from taskd.http1.accept import best
@@ -32,6 +33,9 @@ GZIP_ABOVE = 1024
 
 GZIP_IN_THREAD = 64 * 1024
 """Bytes above which compressing would hold up the event loop for more than a millisecond or so."""
+
+PACKED_ENTRIES, PACKED_BYTES, PACKED_FOR = 1000, 4 * 1024 * 1024, 60.0
+"""Bodies that are kept compressed, their bytes with those of what they were made from, and for how many seconds."""
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 # W3C Trace Context, section 3.2: version 00 is of just this form, later ones begin with it.
@@ -166,7 +170,24 @@ def authenticated(identify: Identify) -> Middleware:
 
 
 def compressed(inner: Handler) -> Handler:
-    """Compress what is worth it, for who asks for it (RFC 9110 12.5.3)."""
+    """Compress what is worth it, for who asks for it (RFC 9110 12.5.3).
+
+    What carries an entity tag is likely to be asked for again as it is, so its compressed form is kept for a while.
+    """
+    kept: TTLCache[bytes, bytes] = TTLCache(ttl=PACKED_FOR, entries=PACKED_ENTRIES, size=PACKED_BYTES)
+
+    async def pack(answer: Response) -> bytes:
+        again = any(name == "ETag" for name, _ in answer.headers)
+        # Found by its bytes: a cached answer is the same object each time, whose hash is known.
+        body = kept.get(answer.body) if again else None
+        if body is None:
+            if len(answer.body) > GZIP_IN_THREAD:
+                body = await asyncio.to_thread(gzip.compress, answer.body, 5, mtime=0)
+            else:
+                body = gzip.compress(answer.body, 5, mtime=0)
+            if again:
+                kept.put(answer.body, body, size=len(answer.body) + len(body))
+        return body
 
     async def handle(request: Request) -> Answer:
         answer = await inner(request)
@@ -176,11 +197,7 @@ def compressed(inner: Handler) -> Handler:
         asked = request.head.get(b"accept-encoding")
         if asked is None or best(asked, ["gzip", "identity"]) != "gzip":
             return answer.with_headers(vary)
-        if len(answer.body) > GZIP_IN_THREAD:
-            body = await asyncio.to_thread(gzip.compress, answer.body, 5, mtime=0)
-        else:
-            body = gzip.compress(answer.body, 5, mtime=0)
-        packed = Response(answer.status, body, answer.media_type, answer.headers)
+        packed = Response(answer.status, await pack(answer), answer.media_type, answer.headers)
         return packed.with_headers(vary, ("Content-Encoding", "gzip"))
 
     return handle
