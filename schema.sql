@@ -73,15 +73,16 @@ CREATE TABLE task_states (
     event_xid xid8 NOT NULL,
     -- The status before the last change, '' of one that was created.
     was text NOT NULL DEFAULT '',
+    -- Since when it is ready; of no meaning while it is not.
+    ready_at timestamptz NOT NULL DEFAULT now(),
     CHECK ((status = 'running') = (lease IS NOT NULL)),
     CHECK ((status IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX task_states_ready ON task_states (kind, priority DESC, task_id) WHERE status = 'new';
 CREATE INDEX task_states_due ON task_states (run_at) WHERE status = 'scheduled';
--- The ready task that has waited longest. It was not ready before it was there, whatever its `run_at` says. A ready task
--- has no lease anyway; the condition is there so that no claim can go by this index: after a burst, while the planner
--- takes ready tasks for few, it would read and sort all of them.
-CREATE INDEX task_states_oldest ON task_states (greatest(run_at, created_at)) WHERE status = 'new' AND lease IS NULL;
+-- The ready task that has waited longest. A ready task has no lease anyway; the condition is there so that no claim can
+-- go by this index: after a burst, while the planner takes ready tasks for few, it would read and sort all of them.
+CREATE INDEX task_states_oldest ON task_states (ready_at) WHERE status = 'new' AND lease IS NULL;
 CREATE INDEX task_states_held ON task_states (lease) WHERE status = 'running';
 CREATE INDEX task_states_owner ON task_states (owner, status, created_at, task_id);
 CREATE INDEX task_states_finished ON task_states (finished_at) WHERE finished_at IS NOT NULL;
@@ -199,14 +200,19 @@ $$;
 CREATE TRIGGER keep_old_status BEFORE UPDATE ON task_states FOR EACH ROW
     WHEN (NEW.was <> OLD.status) EXECUTE FUNCTION keep_old_status();
 
--- UUID version 7 (RFC 9562, section 5.7) of a moment. rand_a is the task's number in its batch (modulo 4096), so that
--- ids sort as the batch was given. PostgreSQL has a function of its own only from 18 on.
+-- UUID version 7 (RFC 9562, section 5.7) of a moment. rand_a is the fraction of the millisecond (section 6.2, method 3), and
+-- rand_b begins with the task's number in its batch (modulo 16384): ids sort by the microsecond, and as a batch was given.
+-- PostgreSQL has a function of its own only from 18 on.
 CREATE FUNCTION new_task_id(at timestamptz, ordinal integer) RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
     SELECT encode(
         overlay(
-            overlay(uuid_send(gen_random_uuid())
-                placing substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3) FROM 1 FOR 6)
-            placing substring(int4send(x'7000'::integer + (ordinal & 4095)) FROM 3) FROM 7 FOR 2),
+            overlay(
+                overlay(uuid_send(gen_random_uuid())
+                    placing substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3) FROM 1 FOR 6)
+                placing substring(int4send(
+                    x'7000'::integer + (extract(microseconds FROM at)::bigint % 1000 * 4096 / 1000)::integer) FROM 3)
+                FROM 7 FOR 2)
+            placing substring(int4send(x'8000'::integer + (ordinal & 16383)) FROM 3) FROM 9 FOR 2),
         'hex')::uuid
 $$;
 

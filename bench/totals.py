@@ -41,16 +41,16 @@ FILL_TASKS = """
 """
 FILL_STATES = """
     INSERT INTO task_states (task_id, owner, kind, created_at, status, priority, run_at, max_attempts, timeout_seconds,
-                             updated_at, finished_at, event, event_xid)
+                             updated_at, finished_at, event, event_xid, ready_at)
     SELECT id, owner, kind, created_at, $1, 0, created_at, 5, 300, created_at,
-           CASE WHEN $1 = 'done' THEN created_at END, 'created', pg_current_xact_id()
+           CASE WHEN $1 = 'done' THEN created_at END, 'created', pg_current_xact_id(), created_at
     FROM tasks
 """
 CLAIM_OLDEST = """
     UPDATE task_states SET was = status, status = 'running', lease = gen_random_uuid(), version = version + 1,
         event = 'started'
     WHERE task_id IN (SELECT task_id FROM task_states WHERE status = 'new' AND lease IS NULL
-                      ORDER BY greatest(run_at, created_at) LIMIT $1)
+                      ORDER BY ready_at LIMIT $1)
 """
 HOLDER = "INSERT INTO leases VALUES (gen_random_uuid(), 'all', 'bench', 1, now(), now(), 'infinity') RETURNING lease"
 

@@ -119,7 +119,7 @@ class Settings:
     metrics_buckets: tuple[float, ...] = _declare(
         Bounds(50),
         "0.001,0.0025,0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10,30,60,300",
-        "Upper bounds of the buckets of all histograms.",
+        "Upper bounds of the buckets for the times of tasks in metrics: processing and wait.",
         "seconds",
     )
     log: str = _declare(

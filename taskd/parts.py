@@ -195,7 +195,7 @@ def show(parts: Parts) -> None:
     catalog.oldest_ready.track(lambda: census.oldest_ready)
     catalog.average_processing = lambda: census.average_processing
     catalog.workers_busy.track(lambda: 0 if worker is None else worker.pool.busy)
-    catalog.workers_slots.track(lambda: 0 if worker is None else worker.pool.slots)
+    catalog.workers_slots.track(lambda: 0 if worker is None else worker.slots)
     catalog.refused.track(lambda: 0 if worker is None else worker.executor.refused)
     catalog.sockets.track(lambda: 0 if hub is None else hub.connections)
     catalog.events_sent.track(lambda: 0 if hub is None else hub.events_sent)
@@ -212,6 +212,8 @@ def show(parts: Parts) -> None:
     if cache is not None:
         catalog.cache_entries.track_all(lambda: {(name,): n for name, n in (cache.entries or {}).items()})
         catalog.cache_evictions.track_all(lambda: cache.evictions)
+    catalog.database_up.track(lambda: int(parts.feed.fault is None and parts.keeper.fault is None))
+    catalog.log_behind.track(lambda: parts.feed.behind)
     catalog.pool_connections.track(lambda: parts.database.connections[1], "idle")
     catalog.pool_connections.track(lambda: parts.database.connections[0] - parts.database.connections[1], "busy")
 

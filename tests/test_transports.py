@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from taskd import errors
-from taskd.web import problem
-from taskd.ws import handshake
+from taskd.web import application, problem
+from taskd.ws import handshake, hub
 
 
 def test_no_error_is_missing_in_a_table() -> None:
@@ -15,3 +15,7 @@ def test_no_error_is_missing_in_a_table() -> None:
 
 def test_a_refused_handshake_has_the_status_that_a_call_would_have() -> None:
     assert dict(handshake.STATUS) == dict(problem.STATUS)
+
+
+def test_both_transports_mean_the_same_path_by_the_socket() -> None:
+    assert hub.SOCKET_PATH == application.SOCKET_PATH

@@ -6,7 +6,8 @@ are looked at, when they are due, or when others need their place. Only the entr
 one without a name) leaves at once, because it is found without a search.
 
 Generations are numbers that never come twice. The scopes are bounded too, the one unused for longest is forgotten
-first, and that ends it like an invalidation: whoever asks for its entries misses, and loads them.
+first, and that ends it like an invalidation: whoever asks for its entries misses, and loads them. Those that were only
+asked for, and hold nothing yet, are bounded apart: who asks for what is not there pushes out nothing that is.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ OVERHEAD = 700
 
 By tracemalloc on CPython 3.11, 10 000 entries, each the whole of a scope of its own: 690.
 """
+
+SHARE, SMALL = 32, 64 * 1024
+"""No value may take more than this part of all bytes, if it takes more than so many: one that is large would push out
+what many others ask for."""
 
 SWEEP = 1000
 """Entries that expire in one turn of the event loop, about a millisecond's worth."""
@@ -79,9 +84,11 @@ class MemoryCache(Generic[V]):
         self._kept: TTLCache[Key, tuple[bytes, V]] = TTLCache(
             ttl=ttl, entries=entries, size=size, clock=clock, on_leave=self._left
         )
+        self._largest = max(size // SHARE, SMALL)
+        self._most = entries
+        # Those that have, or had, an entry; and those that were only asked for.
         self._scopes: OrderedDict[str, _Scope] = OrderedDict()
-        # Each entry needs one; the other half is for loads that found nothing to keep.
-        self._most_scopes = 2 * entries
+        self._asked: OrderedDict[str, _Scope] = OrderedDict()
         self._numbers = count(1)
         self._resting = False
         self._sweep = Periodic("cache", self.run_once, supervisor, Backoff(0.1, 2.0))
@@ -122,23 +129,23 @@ class MemoryCache(Generic[V]):
         """Return what is kept under the key, if its scope's generation has not ended since."""
         kept = self._kept.get(key)
         scope = self._scopes.get(key.scope)
+        if scope is not None:
+            self._scopes.move_to_end(key.scope)
         if kept is not None:
             if scope is not None and kept[0] == scope.generation:
-                self._scopes.move_to_end(key.scope)
                 return Found(kept[1])
             self._kept.pop(key)
-        if scope is None:
-            scope = self._begin(key.scope)
-        else:
-            self._scopes.move_to_end(key.scope)
-        return Found(None, Ticket(scope.generation, self._clock()))
+        return Found(None, Ticket((scope or self._ask(key.scope)).generation, self._clock()))
 
     def put(self, key: Key, ticket: Ticket, value: V) -> None:
         """Keep a value that was loaded after the `get` that gave the ticket, unless the scope has ended meanwhile."""
-        scope = self._scopes.get(key.scope)
+        scope = self._scopes.get(key.scope) or self._asked.get(key.scope)
         if scope is None or scope.generation != ticket.generation:
             return
         size = self._size_of(value) + OVERHEAD + len(key.scope) + len(key.name)
+        if size > self._largest:
+            self._kept.pop(key)
+            return
         known = key in self._kept
         # Counted before the put, which may tell at once that the entry leaves.
         if not known:
@@ -149,6 +156,7 @@ class MemoryCache(Generic[V]):
             return
         if not key.name and key not in scope.whole:
             scope.whole += (key,)
+        self._hold(key.scope)
         if self._resting:
             self._resting = False
             self._sweep.wake()
@@ -156,6 +164,7 @@ class MemoryCache(Generic[V]):
     def invalidate(self, scopes: Iterable[str]) -> None:
         """End the generations of these scopes; costs the same however many entries they have."""
         for name in scopes:
+            self._asked.pop(name, None)
             scope = self._scopes.pop(name, None)
             if scope is not None:
                 for key in scope.whole:
@@ -164,17 +173,32 @@ class MemoryCache(Generic[V]):
     def clear(self) -> None:
         """End all generations, and let all entries go."""
         self._scopes.clear()
+        self._asked.clear()
         for cache, number in self._counts.items():
             if number:
                 self._evictions[cache, "invalidated"] += number
                 self._counts[cache] = 0
         self._kept.clear()
 
-    def _begin(self, name: str) -> _Scope:
-        scope = self._scopes[name] = _Scope(next(self._numbers).to_bytes(8, "big"))
-        if len(self._scopes) > self._most_scopes:
-            self._scopes.popitem(last=False)
+    def _ask(self, name: str) -> _Scope:
+        """Return the scope of a load, which holds nothing yet."""
+        scope = self._asked.get(name)
+        if scope is None:
+            scope = self._asked[name] = _Scope(next(self._numbers).to_bytes(8, "big"))
+            if len(self._asked) > self._most:
+                self._asked.popitem(last=False)
+        else:
+            self._asked.move_to_end(name)
         return scope
+
+    def _hold(self, name: str) -> None:
+        """Count a scope among those that have an entry."""
+        asked = self._asked.pop(name, None)
+        if asked is not None:
+            self._scopes[name] = asked
+            # Twice as many as there are entries: some are of entries that have left.
+            if len(self._scopes) > 2 * self._most:
+                self._scopes.popitem(last=False)
 
     def _left(self, key: Key, reason: str) -> None:
         self._counts[key.cache] -= 1

@@ -67,7 +67,8 @@ class Catalog:
 
     Args:
         version: of taskd, for `taskd_build_info`.
-        buckets: upper bounds of all histograms, in seconds, growing; None: those of the settings' default.
+        buckets: upper bounds of the histograms of tasks' times, in seconds, growing; None: the setting's default, which
+            all other histograms have.
         clock: monotonic seconds.
     """
 
@@ -75,7 +76,8 @@ class Catalog:
         self, version: str = __version__, buckets: Sequence[float] | None = None, clock: Clock = monotonic
     ) -> None:
         self.version = version
-        self.buckets = tuple(Settings().metrics_buckets if buckets is None else buckets)
+        self._fixed = Settings().metrics_buckets
+        self.buckets = self._fixed if buckets is None else tuple(buckets)
         self.registry = Registry()
         self.kinds = Kinds(self._expect_kind)
         self.average_processing: Callable[[], float | None] = lambda: None
@@ -108,7 +110,7 @@ class Catalog:
         add, fold, buckets = self.registry, {"kind": self.kinds.fold}, self.buckets
         self.tasks = add.gauge(
             "taskd_tasks",
-            "Tasks in the store; at most 5 seconds old. Every process shows all of them: take the max over processes.",
+            "Tasks in the store, at most 5 s old while the database answers. The same in all processes: take the max.",
             "status",
         )
         self.created = add.counter(
@@ -143,7 +145,9 @@ class Catalog:
             "How long the oldest ready task has waited; 0 when none waits. The same in every process.",
         )
         self.workers_busy = add.gauge("taskd_workers_busy", "Tasks that run in this process.")
-        self.workers_slots = add.gauge("taskd_workers_slots", "Tasks that may run at once in this process.")
+        self.workers_slots = add.gauge(
+            "taskd_workers_slots", "Tasks that may run at once in this process; 0 while it can't take any."
+        )
         # Where nothing works, 0 is right for good.
         self.workers_busy.expect()
         self.workers_slots.expect()
@@ -161,7 +165,7 @@ class Catalog:
         self.delivery = add.histogram(
             "taskd_event_delivery_seconds",
             "Time of an event from its change in the database to each WebSocket that is told of it at once.",
-            buckets=self.buckets,
+            buckets=self._fixed,
         )
 
     def _declare_cache(self) -> None:
@@ -175,7 +179,9 @@ class Catalog:
         for cache in ("task", "list"):
             for result in ("hit", "miss", "coalesced"):
                 self.cache_requests.expect(cache, result)
-        self.cache_entries = add.gauge("taskd_cache_entries", "Reads that are cached now.", "cache")
+        self.cache_entries = add.gauge(
+            "taskd_cache_entries", "Reads that are kept now, those included that changes have ended.", "cache"
+        )
         self.cache_evictions = add.counter(
             "taskd_cache_evictions_total",
             "Entries that left the cache: expired, invalidated, or for want of room by number or by bytes.",
@@ -185,7 +191,7 @@ class Catalog:
         self.cache_up = add.gauge("taskd_cache_up", "Whether the cache answers: 0 while Redis is away, else 1.")
 
     def _declare_calls(self) -> None:
-        add, buckets = self.registry, self.buckets
+        add, buckets = self.registry, self._fixed
         self.http_requests = add.counter(
             "taskd_http_requests_total",
             "HTTP requests answered. What no route fits has the route unmatched, a method that no route has is other.",
@@ -203,6 +209,11 @@ class Catalog:
         self.grpc_requests = add.counter("taskd_grpc_requests_total", "gRPC calls answered.", "method", "code")
         self.grpc_seconds = add.histogram(
             "taskd_grpc_request_seconds", "Time of a unary gRPC call.", "method", buckets=buckets
+        )
+        self.database_up = add.gauge("taskd_database_up", "Whether the database answers, 1 or 0.")
+        self.log_behind = add.gauge(
+            "taskd_event_log_behind_seconds",
+            "How long committed events have waited for a transaction that is open, or for the database; 0: none.",
         )
         self.pool_connections = add.gauge(
             "taskd_database_pool_connections", "Connections to the database, by state: busy, idle.", "state"
@@ -251,7 +262,10 @@ this process did, so sum them over processes. `taskd_tasks` and `taskd_queue_old
 the whole store and are the same in every process, so take their maximum. A gauge whose value is not known yet
 is absent: `taskd_tasks` until they have been counted, `taskd_cache_entries` where Redis holds them.
 
-The bounds of all histograms are seconds: {bounds}. `TASKD_METRICS_BUCKETS` sets others.
+The bounds of all histograms are seconds: {bounds}. `TASKD_METRICS_BUCKETS` sets others
+for the times of tasks (`taskd_task_processing_seconds`, `taskd_task_wait_seconds`); the alert rules count on the rest.
+
+An outage of the database can cost counts, never tasks: of a commit whose answer was lost, nobody knows that it was one.
 
 ## Names
 

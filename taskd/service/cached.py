@@ -27,7 +27,7 @@ from taskd.cache.port import Cache, Key
 from taskd.domain.event import Event
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Role, Status, Task, User
-from taskd.errors import Rejected
+from taskd.errors import Conflict, NotFound, Rejected, StaleVersion
 from taskd.metrics.catalog import Catalog
 from taskd.service.ports import Tasks, View
 from taskd.service.tasks import not_found
@@ -89,6 +89,13 @@ class CachedReads:
         """
         if self._cache is not None:
             self.end({scope for event in events if not self._is_own(event) for scope in event_scopes(event)})
+
+    async def end_own(self, user: User, task_id: UUID) -> None:
+        """End what is kept of a task of this user's own, who was told that there is none: others' stay untouched."""
+        if self._cache is not None:
+            view = (await self._cache.get(Key(TASK, str(task_id)))).value
+            if view is not None and (user.sees_all or view.owner == user.name):
+                self.end((str(task_id), *list_scopes(view.owner, Status)))
 
     def own(self, task_id: UUID, version: int) -> None:
         """Say that this process made this version of a task, and has ended what that changed."""
@@ -199,7 +206,16 @@ class CachedTasks:
         return await self._tasks.history(user, task_id)
 
     async def _changing_one(self, user: User, task_id: UUID, change: Awaitable[Task]) -> Task:
-        task = await self._changing(change, (str(task_id), *list_scopes(user.name, Status)))
+        scopes = (str(task_id), *list_scopes(user.name, Status))
+        try:
+            task = await self._changing(change, scopes)
+        except (Conflict, StaleVersion):
+            # Its caller, who may see the task, was just told of a state that the cache may not know yet.
+            self._reads.end(scopes)
+            raise
+        except NotFound:
+            await self._reads.end_own(user, task_id)
+            raise
         if task.owner != user.name:
             self._reads.end(list_scopes(task.owner, Status))
         self._reads.own(task_id, task.version)
@@ -209,7 +225,7 @@ class CachedTasks:
         try:
             changed = await change
         except Rejected:
-            # Nothing was changed, and nobody may empty another's cache by calls that are refused.
+            # Nothing was changed.
             raise
         except BaseException:
             # It may have been committed all the same.

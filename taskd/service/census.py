@@ -4,6 +4,9 @@ The store keeps the numbers as of some place of the log. A process reads them on
 stands, and from then on adds and subtracts what each event says: where the task is, and where it was. So the numbers
 are those of the whole store, exact at the feed's place, the same in every process, and looking at them costs nothing.
 
+A transaction that stays open, anywhere in the database cluster, can hold back the log. Then the store is asked for the
+numbers with all that is committed, now and then, and those are shown until the log goes on.
+
 The age of the oldest ready task is asked of the database now and then, and only when some task has been ready for a
 while: a queue that is emptied all the time is never asked for. In between the age grows by this process's clock.
 """
@@ -22,7 +25,17 @@ from taskd.runtime.supervisor import Supervisor
 from taskd.store.totals import TotalsStore
 
 LOOK_EVERY = 2.0
-"""Seconds between looks at the oldest ready task, while there is one."""
+"""Seconds between looks at the oldest ready task, while there is one, and at the numbers while the log is held back."""
+
+HELD_BACK = 1.0
+"""Seconds of delay from which on the log counts as held back."""
+
+SHARE = 10
+"""A look at the numbers that takes long is followed by so many times as long a pause."""
+
+
+WORKER_LOST = "WorkerLost"
+"""The error of a task that was taken back (`rescue` in store/sql/leases.sql)."""
 
 
 class Follows(Protocol):
@@ -30,6 +43,9 @@ class Follows(Protocol):
 
     @property
     def position(self) -> EventKey: ...
+
+    @property
+    def behind(self) -> float: ...
 
 
 class Census:
@@ -47,6 +63,7 @@ class Census:
         self._feed = feed
         self._clock = clock
         self._counts: dict[Status, int] | None = None
+        self._present: Mapping[Status, int] | None = None
         self._from = LOG_START
         self._early: list[Event] = []
         self._anew = False
@@ -59,6 +76,8 @@ class Census:
     @property
     def counts(self) -> Mapping[Status, int]:
         """The number of tasks in each status; empty until it is known."""
+        if self._present is not None and self._is_held_back:
+            return self._present
         return self._counts or {}
 
     @property
@@ -100,26 +119,32 @@ class Census:
 
     def begin_anew(self) -> None:
         """The database is another one: ask for its numbers."""
-        self._counts, self._early, self._oldest, self._anew = None, [], None, True
+        self._counts, self._present, self._early, self._oldest, self._anew = None, None, [], None, True
         self._service.wake()
 
-    async def run_once(self) -> float | None:
-        """Read the numbers if they are not known, and the age of the oldest ready task; return when to look again."""
+    async def run_once(self) -> float:
+        """Ask for what the log does not tell, if it is time; return the seconds until the next look."""
         while self._counts is None:
             await self._load()
+        asked = self._clock()
+        self._present = await self._totals.present() if self._is_held_back else None
+        pause = max(LOOK_EVERY, SHARE * (self._clock() - asked))
         if not self._waits:
             self._oldest = None
-            return None
-        asked = self._clock()
-        if asked < self._look_at:
-            return self._look_at - asked
-        seconds = await self._totals.oldest_ready()
-        self._oldest, self._look_at = None if seconds is None else (seconds, asked), asked + LOOK_EVERY
-        return LOOK_EVERY
+        elif asked < self._look_at:
+            return min(pause, self._look_at - asked)
+        else:
+            seconds = await self._totals.oldest_ready()
+            self._oldest, self._look_at = None if seconds is None else (seconds, asked), asked + LOOK_EVERY
+        return pause
+
+    @property
+    def _is_held_back(self) -> bool:
+        return self._feed.behind >= HELD_BACK
 
     @property
     def _waits(self) -> bool:
-        return self._counts is not None and self._counts[Status.NEW] > 0
+        return self.counts.get(Status.NEW, 0) > 0
 
     async def _load(self) -> None:
         self._anew, self._early = False, []
@@ -143,8 +168,12 @@ class Census:
 
 
 def has_ended_an_attempt(event: Event) -> bool:
-    """Return whether the event is the end of an attempt that was not given back."""
+    """Return whether the event is the end of an attempt that its own process ended, other than by giving it back."""
     if event.was is not Status.RUNNING or event.task.status is Status.RUNNING:
         return False
     # What is given back keeps the failure of an earlier attempt, if it has one.
-    return event.type is not EventType.RETRYING or (event.task.error is not None and event.task.error.at == event.at)
+    failed = event.task.error if event.task.error is not None and event.task.error.at == event.at else None
+    if event.type is EventType.RETRYING and failed is None:
+        return False
+    # Nobody knows how long the work of a process went on that is gone.
+    return failed is None or failed.type != WORKER_LOST

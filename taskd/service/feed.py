@@ -21,11 +21,12 @@ from operator import attrgetter
 from taskd.clock import Clock, monotonic
 from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
 from taskd.domain.event import LOG_START, Event, EventKey
+from taskd.errors import Unavailable
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.ports import Listener, Resume
-from taskd.store.events import EventLog
+from taskd.store.events import Batch, EventLog
 
 logger = logging.getLogger("taskd.feed")
 
@@ -39,6 +40,9 @@ PENDING_FIRST, PENDING_CAP = 0.002, 0.1
 """Seconds between looks while committed events wait for an older transaction to end."""
 
 RING_EVENTS, RING_BYTES = 2_000, 4 * 1024 * 1024
+
+DRIFT = 0.0001
+"""Seconds by which two clocks may come apart between two reads; at a read a second, a hundred times what clocks do."""
 
 READERS = 2
 """Reads of the past that run at once. A thousand clients that come back together must not take the whole pool."""
@@ -75,6 +79,37 @@ class Ring:
         return [self._events[n] for n in range(first, min(first + limit, len(self._events)))]
 
 
+class Delay:
+    """For how long something that is committed has not been handed on; decided on what each read saw.
+
+    Everything that was committed at one moment has been read when every transaction that had begun by then has ended.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._until: int | None = None
+
+    def seconds(self, now: float) -> float:
+        """Return the seconds, 0 when nothing is held back."""
+        return 0.0 if self._since is None else now - self._since
+
+    def failed(self, now: float) -> None:
+        """Say that the log could not be read."""
+        if self._since is None:
+            self._since, self._until = now, None
+
+    def read(self, now: float, batch: Batch, complete: bool) -> None:
+        """Say what a read saw that was asked for at `now`; not `complete`: there is more, that was not asked for."""
+        if complete and not batch.pending:
+            self._since = self._until = None
+            return
+        reached = batch.low if complete else batch.events[-1].key.xid
+        if self._since is None or (self._until is not None and reached >= self._until):
+            self._since, self._until = now, batch.high
+        elif self._until is None:
+            self._until = batch.high
+
+
 class LogFeed:
     """Follows the log of one database for one process; implements `ports.Feed`.
 
@@ -85,6 +120,7 @@ class LogFeed:
         self._log = log
         self._clock = clock
         self._ahead: float | None = None
+        self._delay = Delay()
         self.poll = poll
         """Seconds between looks when nothing asks for one."""
         self._epoch = b""
@@ -106,6 +142,15 @@ class LogFeed:
     def epoch(self) -> bytes:
         """Which log it is: eight bytes, another for another database; empty before `start`."""
         return self._epoch
+
+    @property
+    def behind(self) -> float:
+        """The seconds for which something that is committed has not been handed on; 0 when nothing is held back.
+
+        A transaction that writes and stays open, anywhere in the database cluster, holds back whatever is committed
+        after it began; so does a database that can't be read.
+        """
+        return self._delay.seconds(self._clock())
 
     @property
     def fault(self) -> str | None:
@@ -152,8 +197,14 @@ class LogFeed:
         """Read what is new and hand it on; return the seconds until the next look."""
         if self._stale:
             await self._check_epoch()
-        batch = await self._log.read(self._position, BATCH)
-        self._ahead = batch.now.timestamp() - self._clock()
+        asked = self._clock()
+        try:
+            batch = await self._log.read(self._position, BATCH)
+        except Unavailable:
+            self._delay.failed(asked)
+            raise
+        self._set_clocks(batch.now)
+        self._delay.read(asked, batch, complete=len(batch.events) < BATCH)
         if batch.events:
             self._hand_on(batch.events)
             self._pending.reset()
@@ -180,7 +231,7 @@ class LogFeed:
     def age(self, at: datetime) -> float:
         """Return the seconds since a moment of the database's clock, 0 at least.
 
-        Both clocks only measure: what the database's was ahead when it last answered is taken to be so still.
+        Both clocks only measure: what the database's is ahead is taken from its answers.
         """
         return 0.0 if self._ahead is None else max(0.0, self._clock() + self._ahead - at.timestamp())
 
@@ -202,6 +253,15 @@ class LogFeed:
             return Resume(cursor.key, recovered=True)
         return Resume(self._position, recovered=False)
 
+    def _set_clocks(self, now: datetime) -> None:
+        """Take note of how far the database's clock is ahead of this process's.
+
+        The answer's way comes in between and makes it look less, so of all answers the quickest is right. It may look
+        less by and by all the same, because clocks drift.
+        """
+        ahead = now.timestamp() - self._clock()
+        self._ahead = ahead if self._ahead is None else max(ahead, self._ahead - DRIFT)
+
     def _hand_on(self, events: Sequence[Event]) -> None:
         self._ring.extend(events)
         self._position = events[-1].key
@@ -212,6 +272,7 @@ class LogFeed:
         place = await self._log.place()
         self._epoch, self._position = place.epoch, place.end
         self._ring = Ring(place.end)
+        self._ahead, self._delay = None, Delay()
 
     async def _check_epoch(self) -> None:
         place = await self._log.place()

@@ -1,14 +1,9 @@
-"""What is cached, under which key, and what ends it: decided without a cache.
-
-A task is kept under its id. A page is kept under its query, in the scope of its owner (or all of them) and, if it is of
-one status, of that status.
-"""
+"""What is cached, under which key, and what ends it: decided without a cache. `cached` says why it is so."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 
 from taskd.cache.port import Key
 from taskd.domain.codec import encode_page, encode_task
@@ -49,14 +44,9 @@ def page_key(query: ListQuery) -> Key:
     """Return the key of a page. The name is a digest: a query may be long, and is not to be read back."""
     statuses = sorted(set(query.statuses))
     scope = f"{query.owner or _ANY}\0{statuses[0] if len(statuses) == 1 else _ANY}"
-    after = query.after and (_instant(query.after[0]), query.after[1].int)
-    times = (_instant(query.created_after), _instant(query.created_before))
-    what = repr((statuses, query.kind, times, query.limit, query.newest_first, after))
+    times = (query.created_after, query.created_before)
+    what = repr((statuses, query.kind, times, query.limit, query.newest_first, query.after))
     return Key(LIST, scope, hashlib.blake2b(what.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
-
-
-def _instant(at: datetime | None) -> float | None:
-    return None if at is None else at.timestamp()
 
 
 def task_view(task: Task) -> View:

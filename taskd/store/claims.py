@@ -9,7 +9,7 @@ from taskd.domain.model import Task
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.batcher import Batcher
-from taskd.store.pool import Database, nobody_asked
+from taskd.store.pool import Database, Row, nobody_asked
 from taskd.store.rows import TASK_COLUMNS, task_of
 from taskd.store.statements import load
 
@@ -63,8 +63,8 @@ class ClaimStore:
         claimed = [task_of(row) for row in rows if row["id"] is not None]
         if claimed:
             self._committed()
-            self._observe_waits(claimed)
-        return claimed, rows[0][TASK_COLUMNS]
+            self._observe_waits(rows)
+        return claimed, rows[0]["wanted"]
 
     async def finish(self, outcome: Outcome) -> Task | None:
         """Store how an attempt ended, and return the task; None: refused, the attempt no longer is that lease's."""
@@ -135,12 +135,10 @@ class ClaimStore:
         stored = {(row["task_id"], row["attempt"], row["lease"]) for row in rows}
         return [(report.task_id, report.attempt, report.lease) in stored for report in reports]
 
-    def _observe_waits(self, tasks: Sequence[Task]) -> None:
-        for task in tasks:
-            assert task.started_at is not None, "it was just claimed"
-            # A task that was created late was not ready before, whatever its run_at says.
-            waited = task.started_at - max(task.run_at, task.created_at)
-            self._catalog.wait.labels(task.kind).observe(max(0.0, waited.total_seconds()))
+    def _observe_waits(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            waited = (row["started_at"] - row["ready_at"]).total_seconds()
+            self._catalog.wait.labels(row["kind"]).observe(max(0.0, waited))
 
     def _count_end(self, ending: Ending, task: Task) -> None:
         if ending is not Ending.RELEASED and task.started_at is not None:

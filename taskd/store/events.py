@@ -29,12 +29,15 @@ from taskd.store.statements import load
 class Batch:
     """Events in order, and the database's time at which they were read.
 
-    `pending` says that others are committed and wait for an older transaction to end.
+    `pending` says that others are committed and wait for an older transaction to end. Transactions below `low` had
+    ended by then, those from `high` on had not begun.
     """
 
     events: tuple[Event, ...]
     pending: bool
     now: datetime
+    low: int
+    high: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class EventLog:
         """Return up to `limit` events behind `after`; fewer mean that no more can be read yet."""
         rows = await self._database.fetch(self._read, str(after.xid), after.seq, limit)
         events = tuple(event_of(row) for row in rows if row["xid"] is not None)
-        return Batch(events, rows[0]["pending"], rows[0]["now"])
+        seen = rows[0]
+        return Batch(events, seen["pending"], seen["now"], seen["low"], seen["high"])
 
     async def place(self) -> Place:
         """Return where the log begins and ends now."""

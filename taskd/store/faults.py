@@ -50,6 +50,10 @@ def translate(error: BaseException) -> TaskdError | None:
         if state[:2] in BAD_VALUE_CLASSES:
             return Invalid([Fault("body", "holds a value that can't be stored")])
         return None
+    if isinstance(error, asyncpg.InternalClientError):
+        # A server that stops in the midst of an exchange can leave the connection's protocol between two states. Such a
+        # connection is of no use to anybody, and whoever holds it drops it.
+        return Unavailable("the connection to the database was lost")
     if isinstance(error, OSError | TimeoutError):
         return Unavailable("the database can't be reached")
     return None

@@ -25,6 +25,8 @@ COMMAND_TIMEOUT = 30.0
 
 Row = asyncpg.Record
 
+_COMMIT = Statement("commit", "COMMIT")
+
 
 def nobody_asked() -> None:
     """Stands for whoever wants to know of commits, when nobody does."""
@@ -192,8 +194,16 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
         """Run statements in one transaction (read committed): committed at the end, rolled back by an exception."""
-        async with self._connection() as connection, connection.transaction(isolation="read_committed"):
-            yield Session(connection, self._timing)
+        async with self._connection() as connection:
+            transaction = connection.transaction(isolation="read_committed")
+            await transaction.start()
+            try:
+                yield Session(connection, self._timing)
+            except BaseException:
+                await transaction.rollback()
+                raise
+            with self._timing.of(_COMMIT):
+                await transaction.commit()
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
@@ -216,10 +226,10 @@ def _guarded(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> Iterator[None
         if _is_lost(connection):
             raise Unavailable("the connection to the database was lost") from None
         raise
-    except asyncpg.InternalClientError as error:
-        # A server that stops in the midst of an exchange can leave the connection's protocol between two states.
-        connection.terminate()
-        raise Unavailable("the connection to the database was lost") from error
+    except Unavailable as error:
+        if isinstance(error.__cause__, asyncpg.InternalClientError):
+            connection.terminate()
+        raise
 
 
 def _is_lost(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> bool:

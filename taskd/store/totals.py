@@ -46,6 +46,15 @@ class TotalsStore:
         assert row is not None, "a migrated database has one row in task_totals"
         return Totals(max(key, EventKey(row["xid"], row["seq"])), {status: row[status.value] for status in Status})
 
+    async def present(self) -> Mapping[Status, int]:
+        """Return the numbers with all that is committed now, also what no reader of the log may have yet.
+
+        It costs what `at` does, and more for each event that an open transaction holds back.
+        """
+        row = await self._database.fetchrow(_SQL["present"])
+        assert row is not None, "a migrated database has one row in task_totals"
+        return {status: row[status.value] for status in Status}
+
     async def oldest_ready(self) -> float | None:
         """Return the seconds for which the oldest ready task has been ready, or None when no task is."""
         seconds: float | None = await self._database.fetchval(_SQL["oldest_ready"])

@@ -36,7 +36,8 @@ FORMATS = {
 # is the same. Source: Prometheus, "Scrape protocol content negotiation".
 _ESCAPING = ("underscores", "dots", "values", "allow-utf-8")
 
-_OFFERS = {form.media_type: form for form in FORMATS.values()} | {
+# JSON has no charset (RFC 8259 11), but there are clients that ask with one.
+_OFFERS = {form.media_type: form for form in FORMATS.values()} | {f"{JSON}; charset=utf-8": FORMATS["json"]} | {
     f"{form.media_type}; escaping={way}": form
     for form in (FORMATS["text"], FORMATS["openmetrics"])
     for way in _ESCAPING

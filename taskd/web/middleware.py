@@ -37,6 +37,9 @@ GZIP_IN_THREAD = 64 * 1024
 PACKED_ENTRIES, PACKED_BYTES, PACKED_FOR = 1000, 4 * 1024 * 1024, 60.0
 """Bodies that are kept compressed, their bytes with those of what they were made from, and for how many seconds."""
 
+EXPIRED_AT_ONCE = 16
+"""Of those, how many go at the most each time that one is made."""
+
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 # W3C Trace Context, section 3.2: version 00 is of just this form, later ones begin with it.
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
@@ -87,7 +90,9 @@ def measured(catalog: Catalog, clock: Clock = monotonic) -> Middleware:
 
     def series_of(key: tuple[str, str, int]) -> tuple[Counter, Histogram]:
         method, route, status = key[0], key[1] or UNMATCHED, str(key[2])
-        return catalog.http_requests.labels(method, route, status), catalog.http_seconds.labels(method, route)
+        # A histogram is large, and there need not be one for each method that a path does not take.
+        timed = OTHER if key[2] == 405 else method
+        return catalog.http_requests.labels(method, route, status), catalog.http_seconds.labels(timed, route)
 
     def wrap(inner: Handler) -> Handler:
         async def handle(request: Request) -> Answer:
@@ -172,12 +177,15 @@ def authenticated(identify: Identify) -> Middleware:
 def compressed(inner: Handler) -> Handler:
     """Compress what is worth it, for who asks for it (RFC 9110 12.5.3).
 
-    What carries an entity tag is likely to be asked for again as it is, so its compressed form is kept for a while.
+    A read that carries an entity tag is likely to be asked for again as it is, so its compressed form is kept for a
+    while.
     """
     kept: TTLCache[bytes, bytes] = TTLCache(ttl=PACKED_FOR, entries=PACKED_ENTRIES, size=PACKED_BYTES)
 
-    async def pack(answer: Response) -> bytes:
-        again = any(name == "ETag" for name, _ in answer.headers)
+    async def pack(request: Request, answer: Response) -> bytes:
+        kept.expire(EXPIRED_AT_ONCE)
+        read = answer.status == 200 and request.head.method in ("GET", "HEAD")
+        again = read and any(name == "ETag" for name, _ in answer.headers)
         # Found by its bytes: a cached answer is the same object each time, whose hash is known.
         body = kept.get(answer.body) if again else None
         if body is None:
@@ -191,13 +199,16 @@ def compressed(inner: Handler) -> Handler:
 
     async def handle(request: Request) -> Answer:
         answer = await inner(request)
+        vary = ("Vary", "Accept-Encoding")
+        if answer.status == 304:
+            # RFC 9110 15.4.5: what the 200 would have had.
+            return answer.with_headers(vary)
         if isinstance(answer, Stream) or len(answer.body) <= GZIP_ABOVE:
             return answer
-        vary = ("Vary", "Accept-Encoding")
         asked = request.head.get(b"accept-encoding")
         if asked is None or best(asked, ["gzip", "identity"]) != "gzip":
             return answer.with_headers(vary)
-        packed = Response(answer.status, await pack(answer), answer.media_type, answer.headers)
+        packed = Response(answer.status, await pack(request, answer), answer.media_type, answer.headers)
         return packed.with_headers(vary, ("Content-Encoding", "gzip"))
 
     return handle

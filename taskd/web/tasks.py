@@ -26,7 +26,7 @@ KEY = Entry(
     None,
 )
 IF_MATCH = Entry(Text(1, 8000), "change only this version: the ETag of an answer", None)
-IF_NONE_MATCH = Entry(Text(1, 8000), "answer only if the version is another: the ETag of an answer", None)
+IF_NONE_MATCH = Entry(Text(1, 8000), "answer only if it has changed: the ETag of an answer", None)
 
 _KEY = re.compile(rb"[!-~]{1,255}")
 _VERSION = re.compile("[1-9][0-9]{0,18}")
@@ -55,7 +55,8 @@ class TaskCalls:
         """`GET /tasks`"""
         tags = _tags(request, b"if-none-match", "If-None-Match")
         view = await self._reads.page(parse_list_query(request.user, request.query))
-        answer = _viewed(view, tags)
+        # Weak (RFC 9110 8.8.3): it says that the tasks are the same, and is for no precondition of a change.
+        answer = _viewed(view, tags, "W/")
         if view.next_cursor is None:
             return answer
         return answer.with_headers(link_next(request.path, request.query, view.next_cursor))
@@ -142,9 +143,9 @@ def _one(task: Task, status: int = 200) -> Response:
     return Response(status, encode_task(task), headers=[("ETag", etag.quote(str(task.version)))])
 
 
-def _viewed(view: View, tags: etag.Tags | None) -> Response:
+def _viewed(view: View, tags: etag.Tags | None, strength: str = "") -> Response:
     """Return what was read, or 304 if the client knows it (RFC 9110 13.1.2)."""
-    headers = [("ETag", etag.quote(view.etag))]
+    headers = [("ETag", strength + etag.quote(view.etag))]
     if tags is not None and tags.has_weak(view.etag):
         return Response(304, headers=headers)
     return Response(200, view.body, headers=headers)

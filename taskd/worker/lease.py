@@ -204,6 +204,9 @@ class LeaseKeeper:
         async with _answered():
             await self._leases.register(held.lease, self._role, self._name)
         self._candidate, self._current = None, held
+        # Others may not know this process, or no longer: the first renewal counts them anew, and so tells them.
+        self.on_others(0)
+        self._renewing.wake()
         self._fencing.wake()
         self._holder.gained()
 
@@ -219,6 +222,9 @@ class LeaseKeeper:
         had_trust = self._is_trusted(held)
         held.asked_at = asked_at
         if held is self._current:
+            if not had_trust:
+                # Others may have taken it for dead meanwhile.
+                self.on_others(0)
             self.others = renewal.others
             self.on_others(renewal.others)
             if not had_trust:

@@ -109,6 +109,12 @@ class Worker:
         """Stop an attempt because its user asked; return whether it runs here."""
         return self.pool.cancel(task_id, attempt)
 
+    @property
+    def slots(self) -> int:
+        """How many attempts may run here at once; 0 while none can be claimed, for want of handlers or of a lease."""
+        able = self._state == "running" and self.keeper.trusted and bool(self.registry.kinds)
+        return self.pool.slots if able else 0
+
     def health(self) -> PartHealth:
         """Return whether it works, and which kinds wait for want of a handler."""
         fault = self.keeper.fault or self.dispatcher.fault

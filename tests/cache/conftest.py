@@ -12,7 +12,7 @@ import pytest
 from taskd.cache.redis import RedisCache
 from taskd.runtime.supervisor import Supervisor
 from tests.cache.looks import Cache, Make, unpack
-from tests.redis_servers import RedisServer
+from tests.redis_servers import RedisServer, path_of
 
 _spaces = count(1)
 
@@ -40,8 +40,8 @@ async def supervisor() -> AsyncIterator[Supervisor]:
 
 
 def started(program: str) -> Iterator[RedisServer]:
-    if shutil.which(program) is None:
-        pytest.skip(f"no {program} on PATH")
+    if path_of(program) is None:
+        pytest.skip(f"no {program} on PATH, and none from a wheel")
     server = RedisServer(program)
     try:
         server.start()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from taskd.cache.memory import OVERHEAD, SWEEP, MemoryCache
+from taskd.cache.memory import OVERHEAD, SMALL, SWEEP, MemoryCache
 from taskd.cache.port import Key
 from taskd.runtime.supervisor import Supervisor
 from tests.cache.conftest import FakeClock
@@ -111,19 +111,47 @@ async def test_scopes_are_bounded_and_a_lost_one_is_a_miss_and_never_a_revival(
     supervisor: Supervisor, clock: FakeClock
 ) -> None:
     cache = make(supervisor, clock, entries=2)
-    key = Key("list", "kept", "1")
-    await keep(cache, key)
-    before = await cache.get(Key("list", "kept", "2"))
+    key = Key("list", "asked", "1")
+    before = await cache.get(key)
     assert before.ticket is not None
     for number in range(20):
         await cache.get(Key("task", f"nothing there {number}"))
-    assert len(cache._scopes) == 4
+    assert len(cache._asked) == 2
     # A ticket of the lost generation is worth nothing, although the scope has a new one.
     await cache.get(key)
     cache.put(key, before.ticket, b"old")
     assert not await has(cache, key)
     await keep(cache, key)
     assert await has(cache, key)
+    for number in range(20):
+        await keep(cache, Key("task", f"kept {number}"))
+    assert len(cache._scopes) == 4
+    assert not await has(cache, key)
+
+
+async def test_who_asks_for_what_is_not_there_pushes_out_nothing_that_is(
+    supervisor: Supervisor, clock: FakeClock
+) -> None:
+    cache = make(supervisor, clock, entries=10)
+    keys = [Key("task", str(number)) for number in range(10)]
+    for key in keys:
+        await keep(cache, key)
+    for number in range(1000):
+        await cache.get(Key("task", f"nothing there {number}"))
+    assert [await has(cache, key) for key in keys] == [True] * 10
+    assert dict(cache.evictions) == {}
+
+
+async def test_one_large_value_does_not_push_out_what_many_ask_for(supervisor: Supervisor, clock: FakeClock) -> None:
+    size = 32 * SMALL * 2
+    cache = make(supervisor, clock, size=size)
+    await keep(cache, Key("task", "a"))
+    await keep(cache, Key("list", "ann", "1"), bytes(size // 32 - 2 * OVERHEAD))
+    assert await has(cache, Key("list", "ann", "1"))
+    await keep(cache, Key("list", "ann", "2"), bytes(size // 32))
+    assert not await has(cache, Key("list", "ann", "2"))
+    assert await has(cache, Key("list", "ann", "1"))
+    assert await has(cache, Key("task", "a"))
 
 
 async def test_a_scope_in_use_outlives_those_that_are_not(supervisor: Supervisor, clock: FakeClock) -> None:

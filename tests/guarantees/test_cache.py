@@ -43,6 +43,7 @@ async def test_a_hit_is_the_same_answer_with_the_same_tag(database_url: str) -> 
             first, second = await client.get(target), await client.get(target)
             assert first.content == second.content
             assert first.headers["ETag"] == second.headers["ETag"]
+            assert first.headers["ETag"].startswith("W/") == target.startswith("/tasks?")
             known = await client.get(target, headers={"If-None-Match": first.headers["ETag"]})
             assert (known.status_code, known.content) == (304, b"")
         assert requests_of(server, "task") == {"hit": 2, "miss": 1, "coalesced": 0}

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -271,8 +272,10 @@ async def test_a_scrape_needs_no_database(new_cluster: Any) -> None:
     async with embedded(cluster.url, cache="memory") as server, server.client() as client:
         await client.post("/tasks", json={"title": "t", "kind": "nobody"})
         await eventually(lambda: _counted(client, {"new": 1}))
+        assert value(await scrape(client), "taskd_database_up") == 1
         await cluster.stop()
         assert await _counted(client, {"new": 1})
+        await eventually(lambda: _is_up(client, 0))
         assert (await client.get("/metrics?format=json")).json()["queue"]["ready"] == 1
         # And it goes on counting where it was, once the database is back.
         await cluster.start()
@@ -286,6 +289,11 @@ async def test_a_scrape_needs_no_database(new_cluster: Any) -> None:
             return by_label(await scrape(client), "taskd_tasks", "status") == await _really(cluster.url)
 
         await eventually(right)
+        await eventually(lambda: _is_up(client, 1))
+
+
+async def _is_up(client: httpx.AsyncClient, number: int) -> bool:
+    return value(await scrape(client), "taskd_database_up") == number
 
 
 async def test_the_oldest_ready_task_gives_the_age_of_the_queue(database_url: str) -> None:
@@ -303,6 +311,28 @@ async def test_the_oldest_ready_task_gives_the_age_of_the_queue(database_url: st
             return value(await scrape(client), "taskd_queue_oldest_ready_seconds") == 0
 
         await eventually(none)
+
+
+async def test_a_process_without_handlers_has_no_slots(database_url: str) -> None:
+    app = Taskd(database_url=database_url, http="127.0.0.1:0", concurrency=3)
+    async with embedded(database_url, app) as server, server.client() as client:
+        assert value(await scrape(client), "taskd_workers_slots") == 0
+        app.handler("late")(lambda task, ctx: None)
+        assert value(await scrape(client), "taskd_workers_slots") == 3
+
+
+async def test_what_an_open_transaction_holds_back_is_told(database_url: str) -> None:
+    holder = await asyncpg.connect(database_url)
+    async with embedded(database_url, role="api") as server, server.client() as client, holder.transaction():
+        await holder.fetchval("SELECT pg_current_xact_id()")
+        await client.post("/tasks", json={"title": "t", "kind": "nobody"})
+
+        async def told() -> bool:
+            behind = value(await scrape(client), "taskd_event_log_behind_seconds") > 0
+            return behind and await _counted(client, {"new": 1})
+
+        await eventually(told)
+    await holder.close()
 
 
 async def test_a_worker_shows_its_slots(database_url: str) -> None:

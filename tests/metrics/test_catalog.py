@@ -43,6 +43,8 @@ PROMISED = {
     "taskd_http_request_seconds": ("histogram", "method", "route"),
     "taskd_grpc_requests_total": ("counter", "method", "code"),
     "taskd_grpc_request_seconds": ("histogram", "method"),
+    "taskd_database_up": ("gauge",),
+    "taskd_event_log_behind_seconds": ("gauge",),
     "taskd_database_pool_connections": ("gauge", "state"),
     "taskd_database_query_seconds": ("histogram", "query"),
     "taskd_event_loop_lag_seconds": ("histogram",),
@@ -61,7 +63,8 @@ def filled() -> Catalog:
     catalog = Catalog()
     catalog.tasks.track_all(lambda: {("new",): 1, ("done",): 2})
     catalog.oldest_ready.track(lambda: 0.5)
-    catalog.cache_up.track(lambda: 1)
+    for family in (catalog.cache_up, catalog.database_up, catalog.log_behind):
+        family.track(lambda: 1)
     for family in catalog.registry.families:
         if not family.series():
             family.expect(*("a" for _ in family.label_names))
@@ -108,11 +111,13 @@ def test_the_command_prints_the_page() -> None:
     assert subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout == docs_page()
 
 
-def test_all_histograms_have_the_buckets_that_are_set() -> None:
+def test_the_times_of_tasks_have_the_buckets_that_are_set_and_all_others_the_default() -> None:
     for catalog, bounds in ((Catalog(), Settings().metrics_buckets), (Catalog(buckets=(1, 2.5)), (1, 2.5))):
         found = [family for family in catalog.registry.families if family.kind == "histogram"]
         for family in found:
-            assert family.labels(*family.label_names).bounds == bounds
+            of_tasks = family in (catalog.processing, catalog.wait)
+            wanted = bounds if of_tasks else Settings().metrics_buckets
+            assert family.labels(*family.label_names).bounds == wanted
         assert len(found) == 7
 
 

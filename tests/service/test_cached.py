@@ -16,7 +16,7 @@ from taskd.cache.memory import MemoryCache
 from taskd.domain.event import Event, EventKey, EventType
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Role, Status, Task, User
-from taskd.errors import Conflict, NotFound, Unavailable
+from taskd.errors import Conflict, NotFound, Rejected, StaleVersion, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.cached import CachedReads, CachedTasks
@@ -35,6 +35,7 @@ class Store:
         self.tasks: dict[UUID, Task] = {}
         self.held: list[asyncio.Event] | None = None
         self.error: Exception | None = None
+        self.refusal: Exception | None = None
         self.reads = 0
 
     def put(self, task: Task) -> None:
@@ -93,8 +94,8 @@ class Store:
         return ()
 
     def _change(self, task_id: UUID, **values: object) -> Task:
-        if isinstance(self.error, Conflict):
-            raise self.error
+        if self.refusal is not None:
+            raise self.refusal
         task = self.tasks[task_id]
         self.put(replace(task, version=task.version + 1, **values))  # type: ignore[arg-type]
         self._fail()
@@ -237,15 +238,30 @@ async def test_new_tasks_are_in_the_lists_at_once(world: World) -> None:
     assert len(await world.titles(None)) == 5
 
 
-async def test_a_change_that_was_refused_empties_nothing(world: World) -> None:
+async def test_a_change_of_anothers_task_empties_nothing(world: World) -> None:
     await world.version()
     await world.titles()
-    world.store.error = Conflict("no")
-    with pytest.raises(Conflict):
+    world.store.refusal = NotFound("none")
+    with pytest.raises(NotFound):
         await world.tasks.cancel(BEN, ONE)
     assert await world.version() == 1
     await world.titles()
     assert (world.counted(), world.counted("list")) == ((1, 1, 0), (1, 1, 0))
+
+
+@pytest.mark.parametrize("refusal", [Conflict("it is done"), StaleVersion("it is 2"), NotFound("none")], ids=repr)
+@pytest.mark.parametrize("user", [ANN, ROOT], ids=["owner", "admin"])
+async def test_who_was_told_of_a_later_state_reads_it(world: World, refusal: Rejected, user: User) -> None:
+    """Another process has changed the task, and the refusal is the first that is heard of it."""
+    assert await is_fresh(world, LISTS)
+    if isinstance(refusal, NotFound):
+        del world.store.tasks[ONE]
+    else:
+        world.store.put(replace(world.store.tasks[ONE], version=2, title="of another process"))
+    world.store.refusal = refusal
+    with pytest.raises(type(refusal)):
+        await world.tasks.update(user, ONE, TaskPatch({"title": "x"}))
+    assert await is_fresh(world, LISTS if user is ANN else [])
 
 
 async def test_one_owners_change_leaves_the_lists_of_another(world: World) -> None:
@@ -300,6 +316,21 @@ async def test_what_the_log_tells_of_a_change_made_here_is_no_news(world: World)
     assert world.counted("list") == (1, 1, 0)
     await world.titles()
     assert world.counted("list") == (1, 2, 0)
+
+
+async def test_neither_are_earlier_versions_nor_tasks_made_together(world: World) -> None:
+    first = world.store.tasks[ONE]
+    for title in ("second", "third"):
+        last = await world.tasks.update(ANN, ONE, TaskPatch({"title": title}))
+    many = await world.tasks.create_many(ANN, [NewTask("a"), NewTask("b")])
+    await world.version()
+    await world.titles()
+    told = [replace(first, version=2), last, *many]
+    world.reads.observe([replace(event(EventType.UPDATED, Status.NEW, Status.NEW), task=task) for task in told[:2]])
+    world.reads.observe([replace(event(EventType.CREATED, Status.NEW, None), task=task) for task in told[2:]])
+    await world.version()
+    await world.titles()
+    assert (world.counted(), world.counted("list")) == ((1, 1, 0), (1, 1, 0))
 
 
 async def test_a_deletion_made_here_is_no_news_either(world: World) -> None:

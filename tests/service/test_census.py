@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from taskd.domain.event import Event, EventKey, EventType
@@ -16,8 +17,9 @@ from taskd.domain.forms import TaskPatch
 from taskd.domain.model import Failure, NewTask, Status
 from taskd.domain.outcome import Ending, Outcome
 from taskd.errors import Conflict, NotFound
+from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
-from taskd.service.census import LOOK_EVERY, Census, has_ended_an_attempt
+from taskd.service.census import HELD_BACK, LOOK_EVERY, WORKER_LOST, Census, has_ended_an_attempt
 from taskd.service.feed import LogFeed
 from taskd.store.claims import ClaimStore
 from taskd.store.events import EventLog
@@ -35,13 +37,15 @@ class World:
 
     def __init__(self, url: str) -> None:
         self.now = 1000.0
-        self.database = Database(url)
+        self.catalog = Catalog()
+        self.database = Database(url, catalog=self.catalog)
         self.supervisor = Supervisor()
         self.tasks = TaskStore(self.database)
         self.claims = ClaimStore(self.database)
         self.leases = LeaseStore(self.database)
         self.sweep = SweepStore(self.database, retention_days=30, event_retention_hours=24)
-        self.feed = LogFeed(EventLog(self.database), self.supervisor, poll=0.01)
+        self.url = url
+        self.feed = LogFeed(EventLog(self.database), self.supervisor, poll=0.01, clock=lambda: self.now)
         self.census = self.new_census()
 
     def new_census(self) -> Census:
@@ -53,6 +57,11 @@ class World:
         rows = await self.database.fetch("SELECT status, count(*) AS number FROM task_states GROUP BY status")
         counted = {row["status"]: row["number"] for row in rows}
         return {status: counted.get(status.value, 0) for status in Status}
+
+    def is_behind(self) -> bool:
+        """Let a moment go by, and return whether something was held back in it."""
+        self.now += 0.001
+        return self.feed.behind > 0
 
     async def is_right(self, census: Census | None = None) -> bool:
         return dict((census or self.census).counts) == await self.really()
@@ -128,7 +137,7 @@ async def test_under_random_load_it_ends_with_the_numbers_of_the_store(world: Wo
 
 async def test_it_waits_for_nothing_and_asks_for_nothing_while_no_task_is_ready(world: World) -> None:
     await world.feed.start()
-    assert await world.census.run_once() is None
+    assert await world.census.run_once() == LOOK_EVERY
     assert dict(world.census.counts) == dict.fromkeys(Status, 0)
     [task] = await world.tasks.insert([("ann", NewTask("t"))])
     await eventually(lambda: world.census.counts[Status.NEW] == 1)
@@ -136,8 +145,7 @@ async def test_it_waits_for_nothing_and_asks_for_nothing_while_no_task_is_ready(
     assert await world.census.run_once() == LOOK_EVERY
     world.now += 1
     assert (await world.census.run_once(), world.census.oldest_ready) == (LOOK_EVERY - 1, 1)
-    hour = "clock_timestamp() - interval '1 hour'"
-    await world.database.execute(f"UPDATE task_states SET run_at = {hour}, created_at = {hour}")
+    await world.database.execute("UPDATE task_states SET ready_at = ready_at - interval '1 hour'")
     world.now += 1
     assert await world.census.run_once() == LOOK_EVERY
     first = world.census.oldest_ready
@@ -147,7 +155,9 @@ async def test_it_waits_for_nothing_and_asks_for_nothing_while_no_task_is_ready(
     await world.tasks.cancel(None, task.id)
     await eventually(lambda: world.census.counts[Status.NEW] == 0)
     assert world.census.oldest_ready == 0
-    assert await world.census.run_once() is None
+    asked = world.catalog.query_seconds.labels("totals.oldest_ready").count
+    assert await world.census.run_once() == LOOK_EVERY
+    assert world.catalog.query_seconds.labels("totals.oldest_ready").count == asked == 1
 
 
 async def test_with_another_database_it_begins_anew(world: World) -> None:
@@ -176,6 +186,43 @@ def test_which_events_end_an_attempt() -> None:
     assert not ended(EventType.CANCELLED, Status.CANCELLED, Status.NEW)
     assert not ended(EventType.PROGRESS, Status.RUNNING, Status.RUNNING)
     assert not ended(EventType.CREATED, Status.NEW, None)
+    lost = Failure(WORKER_LOST, "m", 1, AT)
+    assert not ended(EventType.FAILED, Status.FAILED, Status.RUNNING, lost), "nobody knows when"
+    assert not ended(EventType.RETRYING, Status.SCHEDULED, Status.RUNNING, lost)
+
+
+async def test_a_rescue_is_no_end_of_an_attempt(world: World) -> None:
+    seen: list[Event] = []
+    world.feed.subscribe(seen.extend)
+    await world.feed.start()
+    [task] = await world.tasks.insert([("ann", NewTask("t"))])
+    lease = uuid4()
+    await world.leases.register(lease, "all", "test")
+    await world.claims.claim(lease, ["default"], 1)
+    await world.leases.end(lease)
+    assert await world.leases.rescue(10) == 1
+    await eventually(lambda: len(seen) == 3)
+    assert [has_ended_an_attempt(event) for event in seen] == [False] * 3
+    assert seen[-1].task.error is not None
+    assert (seen[-1].task.id, seen[-1].task.error.type) == (task.id, WORKER_LOST)
+
+
+async def test_what_an_open_transaction_holds_back_is_counted_all_the_same(world: World) -> None:
+    await world.feed.start()
+    await world.census.run_once()
+    holder = await asyncpg.connect(world.url)
+    async with holder.transaction():
+        await holder.fetchval("SELECT pg_current_xact_id()")
+        await world.tasks.insert([("ann", NewTask("t")) for _ in range(5)])
+        await eventually(world.is_behind)
+        assert world.census.counts[Status.NEW] == 0, "not yet: most transactions end soon"
+        world.now += HELD_BACK
+        await world.census.run_once()
+        assert await world.is_right()
+        assert world.census.oldest_ready > 0
+    await holder.close()
+    await eventually(lambda: world.feed.behind == 0)
+    assert await world.is_right()
 
 
 def test_the_average_is_over_attempts_that_ended() -> None:

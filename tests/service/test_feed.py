@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
+from taskd.clock import monotonic
 from taskd.domain.cursor import LogCursor, encode_log_cursor
-from taskd.domain.event import LOG_START, Event, EventKey
+from taskd.domain.event import LOG_START, Event, EventKey, EventType
 from taskd.domain.model import NewTask
 from taskd.errors import Invalid
 from taskd.runtime.supervisor import Supervisor
-from taskd.service.feed import LogFeed
+from taskd.service.feed import Delay, LogFeed
 from taskd.service.ports import Resume
 from taskd.store.events import Batch, EventLog
 from taskd.store.pool import Database
 from taskd.store.tasks import TaskStore
 from tests.waiting import eventually
+from tests.ws.serving import AT, make_task
 
 
 class WatchedLog(EventLog):
@@ -178,3 +181,67 @@ async def test_a_doubt_that_proves_wrong_changes_nothing(world: World) -> None:
     world.feed.doubt()
     await world.create("b")
     await eventually(lambda: world.titles == ["a", "b"])
+
+
+class SlowAnswer(EventLog):
+    """A log whose answer is on its way for a second, by the process's clock."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.late = 0.0
+        self.slow = False
+
+    def clock(self) -> float:
+        return monotonic() + self.late
+
+    async def read(self, after: EventKey, limit: int) -> Batch:
+        batch = await super().read(after, limit)
+        self.late += self.slow
+        return batch
+
+
+async def test_an_events_age_includes_the_time_that_its_reading_took(world: World) -> None:
+    log = SlowAnswer(world.database)
+    feed = LogFeed(log, world.supervisor, clock=log.clock)
+    ages: list[float] = []
+    feed.subscribe(lambda events: ages.extend(feed.age(event.at) for event in events))
+    await feed.start()
+    await eventually(lambda: feed.age(datetime.now(UTC)) > -1 and feed._ahead is not None)
+    await feed.stop()
+    await feed.run_once()
+    log.slow = True
+    await world.store.insert([("ann", NewTask("t"))])
+    await feed.run_once()
+    assert len(ages) == 1
+    assert 1 <= ages[0] < 60
+
+
+def read(low: int, high: int, *, pending: bool = True) -> Batch:
+    return Batch((), pending, datetime.now(UTC), low, high)
+
+
+def test_the_delay_runs_from_when_something_was_first_left_behind() -> None:
+    delay = Delay()
+    delay.read(10.0, read(5, 5, pending=False), complete=True)
+    assert delay.seconds(99.0) == 0
+    # One transaction stays open, others come and go.
+    for number in range(3):
+        delay.read(20.0 + number, read(5, 9 + number), complete=True)
+    assert delay.seconds(25.0) == 5
+    # It ended. What others hold back now was committed after the first look that saw them.
+    delay.read(30.0, read(9, 14), complete=True)
+    assert delay.seconds(30.5) == 0.5
+    delay.read(31.0, read(14, 14, pending=False), complete=True)
+    assert delay.seconds(40.0) == 0
+
+
+def test_the_delay_runs_on_through_an_outage_until_all_is_read() -> None:
+    delay = Delay()
+    delay.failed(10.0)
+    delay.failed(15.0)
+    assert delay.seconds(20.0) == 10
+    event = Event(EventKey(6, 1), EventType.CREATED, make_task(), AT)
+    delay.read(20.0, Batch((event,), False, AT, 9, 9), complete=False)
+    assert delay.seconds(21.0) == 11, "there is more to read"
+    delay.read(21.0, read(9, 9, pending=False), complete=True)
+    assert delay.seconds(22.0) == 0

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from taskd.domain.forms import TaskPatch
 from taskd.domain.model import NewTask, Task
 from taskd.domain.outcome import Ending, Outcome
 from taskd.errors import Conflict, Invalid
@@ -80,19 +81,29 @@ async def _run(make: Maker, claims: ClaimStore, lease: UUID) -> Task:
 
 
 async def test_a_claim_observes_how_long_each_was_ready(
-    make: Maker, claims: ClaimStore, catalog: Catalog, lease: UUID, database: Database
+    make: Maker, tasks: TaskStore, claims: ClaimStore, catalog: Catalog, lease: UUID, database: Database
 ) -> None:
+    kinds = ["old", "dated", "moved", "due", "again"]
+    past = datetime(2020, 1, 1, tzinfo=UTC)
     await make.one(kind="old")
-    await database.execute("UPDATE task_states SET run_at = run_at - interval '1 h', created_at = '2020-01-01Z'")
-    # The read goes by `tasks`, as all reads of the record do.
-    await database.execute("UPDATE tasks SET created_at = '2020-01-01Z'")
-    await make.one(kind="dated", run_at=datetime(2020, 1, 1, tzinfo=UTC))
-    assert len(await claims.claim(lease, ["old", "dated"], 5)) == 2
-    assert await claims.claim(lease, ["old", "dated"], 5) == []
-    old, dated = catalog.wait.labels("old"), catalog.wait.labels("dated")
-    assert (old.count, dated.count) == (1, 1)
-    assert 3600 <= old.sum < 4200
-    assert 0 <= dated.sum < 600
+    moved = await make.one(kind="moved", run_at=datetime(2100, 1, 1, tzinfo=UTC))
+    due = await make.one(kind="due", run_at=datetime(2100, 1, 1, tzinfo=UTC))
+    again = await make.one(kind="again")
+    await tasks.cancel(None, again.id)
+    await database.execute("UPDATE task_states SET ready_at = ready_at - interval '1 h', created_at = '2020-01-01Z'")
+    # Ready from now on, however long ago it was to run at the earliest.
+    await make.one(kind="dated", run_at=past)
+    await tasks.update(None, moved.id, TaskPatch({"run_at": past}))
+    await tasks.retry(None, again.id)
+    # Ready since it was due, however late that is seen.
+    await database.execute("UPDATE task_states SET run_at = now() - interval '2 h' WHERE task_id = $1", due.id)
+    await claims.promote()
+    assert len(await claims.claim(lease, kinds, 9)) == len(kinds)
+    assert await claims.claim(lease, kinds, 9) == []
+    waits = {kind: catalog.wait.labels(kind) for kind in kinds}
+    assert [wait.count for wait in waits.values()] == [1] * len(kinds)
+    hours = {kind: int(wait.sum // 3600) for kind, wait in waits.items()}
+    assert hours == {"old": 1, "dated": 0, "moved": 0, "due": 2, "again": 0}
 
 
 @pytest.mark.parametrize(

@@ -183,3 +183,21 @@ async def test_a_statements_time_begins_when_it_has_a_connection(database_url: s
         await asyncio.gather(session.execute("SELECT pg_sleep(0)"), later())
     assert seconds.sum == 7.0
     await database.close()
+
+
+async def test_the_commit_of_a_transaction_is_timed(database_url: str) -> None:
+    catalog = Catalog()
+    database = Database(database_url, catalog=catalog)
+    await database.open()
+    async with database.transaction() as session:
+        await session.execute("SELECT 1")
+    with pytest.raises(KeyError):
+        async with database.transaction():
+            raise KeyError
+    assert catalog.query_seconds.labels("commit").count == 1
+    await database.close()
+
+
+@pytest.mark.parametrize("error", [asyncpg.InternalClientError("cannot switch to state 15"), ConnectionError()])
+def test_a_connection_between_two_states_is_a_lost_one(error: Exception) -> None:
+    assert isinstance(translate(error), Unavailable)

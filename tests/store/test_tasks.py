@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import RFC_4122, UUID, uuid4
 
 import pytest
 
@@ -283,3 +283,16 @@ async def test_a_key_of_yesterday_is_free(tasks: TaskStore, database: Database) 
     [second] = await tasks.insert_once("ann", [NewTask("y")], "key", b"g")
     assert second.id != first.id
     assert await tasks.insert_once("ann", [NewTask("y")], "key", b"g") == [second]
+
+
+async def test_ids_sort_by_time_to_the_microsecond_and_as_a_batch_was_given(database: Database) -> None:
+    made = "SELECT new_task_id('2026-01-02 03:04:05Z'::timestamptz + make_interval(secs => $1::float8 / 1e6), $2) AS id"
+    moments = [0, 1, 2, 499, 500, 999, 1000, 1001, 999_999, 1_000_000]
+    ids = [await database.fetchval(made, float(moment), 16_383 - n) for n, moment in enumerate(moments)]
+    assert ids == sorted(ids)
+    batch = [await database.fetchval(made, 7.0, n) for n in range(1, 1001)]
+    assert batch == sorted(batch)
+    for task_id in (*ids, *batch):
+        assert (task_id.version, task_id.variant) == (7, RFC_4122)
+        assert datetime.fromtimestamp((task_id.int >> 80) / 1000, UTC).year == 2026
+    assert len({task_id.int & 0xFFFF_FFFF_FFFF for task_id in batch}) == 1000, "the rest is drawn by chance"

@@ -12,6 +12,7 @@ from taskd.domain.event import LOG_START, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import Status
 from taskd.store.claims import ClaimStore
+from taskd.store.events import EventLog
 from taskd.store.pool import Database
 from taskd.store.statements import load
 from taskd.store.sweep import SweepStore
@@ -203,8 +204,8 @@ async def test_the_oldest_ready_task(
     assert found is not None
     assert 0 <= found < 600
     waiting = await make.one(kind="slow")
-    age = "UPDATE task_states SET created_at = created_at - interval '2 h', run_at = run_at - interval '1 h'"
-    await database.execute(f"{age} WHERE task_id = $1", waiting.id)
+    age = "UPDATE task_states SET ready_at = ready_at - interval '1 h' WHERE task_id = $1"
+    await database.execute(age, waiting.id)
     found = await totals.oldest_ready()
     assert found is not None
     assert 3600 <= found < 4200
@@ -212,3 +213,20 @@ async def test_the_oldest_ready_task(
     found = await totals.oldest_ready()
     assert found is not None
     assert found < 600
+
+
+async def test_the_present_numbers_hold_what_readers_must_wait_for(
+    make: Maker, tasks: TaskStore, database: Database, totals: TotalsStore
+) -> None:
+    first = await make.one()
+    async with database.transaction() as holder:
+        await holder.fetchval("SELECT pg_current_xact_id()")
+        await make.many(3)
+        await tasks.cancel(None, first.id)
+        at = await totals.at((await EventLog(database).place()).end)
+        assert at.counts[Status.NEW] == 1
+        present = await totals.present()
+        assert (present[Status.NEW], present[Status.CANCELLED]) == (3, 1)
+        await SweepStore(database, retention_days=1, event_retention_hours=1).fold_totals()
+        assert await totals.present() == present
+    assert await totals.present() == present

@@ -104,7 +104,10 @@ async def test_each_sort_of_request_is_counted_as_often_as_it_came() -> None:
                 assert str((await client.ask(method, target)).status) == labels[2]
         assert requests_of(catalog) == expected
         timed: Counts = {}
-        for (method, path, _), count in expected.items():
+        for (method, path, status), count in expected.items():
+            if status == "405":
+                # A path has no time for each method that it does not take.
+                method = "other"
             timed[method, path] = timed.get((method, path), 0) + count
         assert timed_of(catalog) == timed
 
@@ -239,7 +242,7 @@ async def test_the_time_is_from_the_request_to_its_answer(caplog: pytest.LogCapt
         await handle(asked)
         clock.now += 100
     series = catalog.http_seconds.labels("GET", "/thing")
-    assert (series.counts, series.sum) == ([0, 2, 0], 3.0)
+    assert (series.counts[series.bounds.index(2.5)], series.count, series.sum) == (2, 2, 3.0)
     # The log tells the same time.
     assert [vars(record)["taskd"]["milliseconds"] for record in caplog.records] == [1500, 1500]
 

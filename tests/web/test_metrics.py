@@ -85,6 +85,7 @@ async def ask(target: str = "/metrics", method: str = "GET", **fields: str) -> R
         (PROMETHEUS_3.replace("allow-utf-8", "dots"), OPEN_METRICS),
         ("application/openmetrics-text", OPEN_METRICS),
         ("application/json", JSON),
+        ("application/json; charset=utf-8", JSON),
         ("application/json, text/plain;q=0.9", JSON),
         ("application/json;q=0.5, text/plain;q=0.6", TEXT),
         ("application/json;q=0.5, application/openmetrics-text;q=0.6, */*;q=0.1", OPEN_METRICS),

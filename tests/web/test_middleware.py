@@ -12,7 +12,7 @@ import pytest
 from taskd import log
 from taskd.errors import NotFound, StartError, Unavailable
 from taskd.web.message import Answer, Request, Response, Sink, Stream
-from taskd.web.middleware import link_next
+from taskd.web.middleware import PACKED_ENTRIES, link_next
 from tests.web.site import Site, field, fine, made, route
 
 LARGE = b'{"a":"' + b"x" * 2000 + b'"}'
@@ -143,6 +143,37 @@ async def test_what_has_a_tag_is_compressed_once(
     assert len(packed) == times
     other = await site.ask("GET", "/thing", Accept_Encoding="gzip", X_Body="b" * 5000)
     assert gzip.decompress(other.body) == b"b" * 5000
+
+
+async def test_answers_to_changes_push_out_nothing_that_is_kept_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[bytes] = []
+    compress = gzip.compress
+
+    def watched(data: bytes, level: int, *, mtime: float) -> bytes:
+        packed.append(data)
+        return compress(data, level, mtime=mtime)
+
+    async def read(request: Request) -> Answer:
+        return Response(200, LARGE, headers=[("ETag", '"1"')])
+
+    async def change(request: Request) -> Answer:
+        return Response(201, request.body, headers=[("ETag", '"1"')])
+
+    monkeypatch.setattr(gzip, "compress", watched)
+    site = Site(route(read), route(change, "POST", body="NewTask"))
+    await site.ask("GET", "/thing", Accept_Encoding="gzip")
+    for number in range(PACKED_ENTRIES + 1):
+        body = b'{"n": %d}' % number + b" " * 2000
+        await site.ask("POST", "/thing", body, Accept_Encoding="gzip", Content_Type="application/json")
+    await site.ask("GET", "/thing", Accept_Encoding="gzip")
+    assert packed.count(LARGE) == 1
+
+
+async def test_a_304_varies_as_its_200_does() -> None:
+    async def handle(request: Request) -> Answer:
+        return Response(304, headers=[("ETag", '"1"')])
+
+    assert field(await Site(route(handle)).ask("GET", "/thing"), "Vary") == "Accept-Encoding"
 
 
 async def test_a_stream_passes_through_all_of_it() -> None:

@@ -163,3 +163,18 @@ async def test_a_keeper_without_a_holder_only_is_known() -> None:
 def test_the_times_of_a_lease_agree_with_the_store() -> None:
     assert EXPIRES == STORE_EXPIRES
     assert RENEW_EVERY < FENCE < FENCE + PATIENCE < EXPIRES
+
+
+async def test_a_process_that_comes_back_counts_the_others_anew_and_so_tells_them() -> None:
+    kept, told = Kept(), list[int]()
+    kept.keeper.on_others = told.append
+    kept.store.leases.add(uuid4())
+    await kept.keeper.run_once()
+    assert told == [0], "registered, and not known to others yet"
+    for _ in range(2):
+        await kept.keeper.run_once()
+    assert told == [0, 1, 1]
+    # So long away that others may have taken it for dead.
+    kept.clock.now += FENCE
+    await kept.keeper.run_once()
+    assert told == [0, 1, 1, 0, 1]

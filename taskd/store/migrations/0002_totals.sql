@@ -4,7 +4,10 @@
 --
 -- Tables first, in the order in which writers lock them, and the view at once: whoever reads it waits for `events` with
 -- the view in hand. From here on nobody has an open change of a task.
-ALTER TABLE task_states ADD COLUMN was text NOT NULL DEFAULT '';
+ALTER TABLE task_states
+    ADD COLUMN was text NOT NULL DEFAULT '',
+    -- Of tasks that are ready by now, nobody knows since when.
+    ADD COLUMN ready_at timestamptz NOT NULL DEFAULT now();
 ALTER TABLE events ADD COLUMN was text;
 
 CREATE OR REPLACE VIEW event_rows AS
@@ -121,10 +124,25 @@ UPDATE events e SET was = CASE WHEN e.type = 'created' THEN '' ELSE (
 WHERE e.xid >= pg_snapshot_xmin(pg_current_snapshot());
 SELECT recount_task_totals();
 
--- The ready task that has waited longest. It was not ready before it was there, whatever its `run_at` says. A ready task
--- has no lease anyway; the condition is there so that no claim can go by this index: after a burst, while the planner
--- takes ready tasks for few, it would read and sort all of them.
-CREATE INDEX task_states_oldest ON task_states (greatest(run_at, created_at)) WHERE status = 'new' AND lease IS NULL;
+-- The ready task that has waited longest. A ready task has no lease anyway; the condition is there so that no claim can
+-- go by this index: after a burst, while the planner takes ready tasks for few, it would read and sort all of them.
+CREATE INDEX task_states_oldest ON task_states (ready_at) WHERE status = 'new' AND lease IS NULL;
+
+-- UUID version 7 (RFC 9562, section 5.7) of a moment. rand_a is the fraction of the millisecond (section 6.2, method 3), and
+-- rand_b begins with the task's number in its batch (modulo 16384): ids sort by the microsecond, and as a batch was given.
+-- PostgreSQL has a function of its own only from 18 on.
+CREATE OR REPLACE FUNCTION new_task_id(at timestamptz, ordinal integer) RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+    SELECT encode(
+        overlay(
+            overlay(
+                overlay(uuid_send(gen_random_uuid())
+                    placing substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3) FROM 1 FOR 6)
+                placing substring(int4send(
+                    x'7000'::integer + (extract(microseconds FROM at)::bigint % 1000 * 4096 / 1000)::integer) FROM 3)
+                FROM 7 FOR 2)
+            placing substring(int4send(x'8000'::integer + (ordinal & 16383)) FROM 3) FROM 9 FOR 2),
+        'hex')::uuid
+$$;
 
 -- As before, but an event that `task_totals` does not hold yet stays, with its partition. The parent is locked first, as
 -- whoever writes an event does; from then on nothing comes to an old partition.

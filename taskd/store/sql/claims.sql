@@ -38,7 +38,7 @@ WITH holder AS MATERIALIZED (
     RETURNING t.id, t.owner, t.kind, t.title, t.description, t.payload, s.status, s.priority, s.run_at, s.attempt,
         s.max_attempts, s.timeout_seconds, s.progress, s.progress_note, s.result, s.error_type, s.error_message,
         s.error_attempt, s.error_at, s.version, t.created_at, s.updated_at, s.started_at, s.finished_at,
-        s.cancel_requested_at
+        s.cancel_requested_at, s.ready_at
 )
 SELECT claimed.*, seen.wanted
 FROM (SELECT coalesce(sum(number), 0)::integer AS wanted FROM want) seen LEFT JOIN claimed ON true
@@ -113,7 +113,7 @@ WITH due AS MATERIALIZED (
 ), promoted AS (
     UPDATE task_states s SET
         was = s.status, status = 'new', event = 'updated', version = s.version + 1, updated_at = clock_timestamp(),
-        event_xid = greatest(s.event_xid, pg_current_xact_id())
+        ready_at = s.run_at, event_xid = greatest(s.event_xid, pg_current_xact_id())
     WHERE s.task_id = ANY (ARRAY(SELECT task_id FROM due))
     RETURNING s.task_id
 )

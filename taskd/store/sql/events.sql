@@ -3,11 +3,11 @@
 -- name: read
 -- What is behind a key, in the order that all readers share. Rows at or above the snapshot's xmin are left for later:
 -- a transaction that is still open may yet commit events before them. `pending` says that there are such rows, so
--- that the reader looks again soon and not at its next poll. `now` is when it was read. One row with a null key when
--- there is nothing to read.
-SELECT e.*, s.pending, s.now
+-- that the reader looks again soon and not at its next poll. `now` is when it was read. Transactions below `low` have
+-- ended, those from `high` on have not begun. One row with a null key when there is nothing to read.
+SELECT e.*, s.pending, s.now, s.xmin::text::bigint AS low, s.xmax::text::bigint AS high
 FROM (
-    SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin,
+    SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin, pg_snapshot_xmax(pg_current_snapshot()) AS xmax,
            EXISTS (SELECT FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())) AS pending,
            clock_timestamp() AS now
 ) s

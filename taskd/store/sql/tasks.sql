@@ -14,9 +14,9 @@ WITH instant AS MATERIALIZED (
     SELECT id, owner, kind, title, description, payload::json, now FROM given ORDER BY n
 )
 INSERT INTO task_states (task_id, owner, kind, created_at, status, priority, run_at, max_attempts, timeout_seconds,
-                         updated_at, event, event_xid, was)
+                         updated_at, event, event_xid, ready_at, was)
 SELECT id, owner, kind, now, CASE WHEN run_at > now THEN 'scheduled' ELSE 'new' END, priority,
-       coalesce(run_at, now), max_attempts, timeout_seconds, now, 'created', pg_current_xact_id(), ''
+       coalesce(run_at, now), max_attempts, timeout_seconds, now, 'created', pg_current_xact_id(), now, ''
 FROM given ORDER BY n
 RETURNING task_id, status, run_at, created_at
 
@@ -91,11 +91,13 @@ FROM tasks t WHERE t.id = ANY ($1::uuid[]) AND e.task_id = t.id AND e.title IS N
 UPDATE tasks SET title = $2, description = $3, payload = $4::text::json WHERE id = $1
 
 -- name: set_state
--- A change that was decided on the locked row. `result` and the error only ever stay or are cleared by it ($14).
+-- A change that was decided on the locked row. `result` and the error only ever stay or are cleared by it ($14). What it
+-- makes ready is so from now on, whatever its `run_at` says.
 UPDATE task_states s SET
     was = s.status, status = $2, priority = $3, run_at = $4, attempt = $5, max_attempts = $6, timeout_seconds = $7,
     progress = $8, progress_note = $9, started_at = $10, finished_at = $11, cancel_requested_at = $12,
     event = $13,
+    ready_at = CASE WHEN s.status = 'new' THEN s.ready_at ELSE clock_timestamp() END,
     result = CASE WHEN $14 THEN NULL ELSE s.result END,
     error_type = CASE WHEN $14 THEN NULL ELSE s.error_type END,
     error_message = CASE WHEN $14 THEN NULL ELSE s.error_message END,

@@ -13,6 +13,17 @@ FROM task_totals t CROSS JOIN LATERAL (
         AND (xid, seq) > (t.mark_xid, t.mark_seq) AND (xid, seq) <= ($1::text::xid8, $2)
 ) d
 
+-- name: present
+-- The numbers with all that is committed, also what readers of the log must wait for: of this snapshot, and of no place.
+SELECT t.scheduled + coalesce(d.scheduled, 0) AS scheduled, t.new + coalesce(d.new, 0) AS new,
+       t.running + coalesce(d.running, 0) AS running, t.done + coalesce(d.done, 0) AS done,
+       t.failed + coalesce(d.failed, 0) AS failed, t.cancelled + coalesce(d.cancelled, 0) AS cancelled
+FROM task_totals t CROSS JOIN LATERAL (
+    SELECT sum(scheduled)::bigint AS scheduled, sum(new)::bigint AS new, sum(running)::bigint AS running,
+           sum(done)::bigint AS done, sum(failed)::bigint AS failed, sum(cancelled)::bigint AS cancelled
+    FROM task_steps WHERE xid >= t.mark_xid AND (xid, seq) > (t.mark_xid, t.mark_seq)
+) d
+
 -- name: fold
 -- Moves the mark over the next $1 events at the most, and returns over how many (`xid >= …` as for `at`). Two at once: the second finds the mark
 -- elsewhere than where it began, and does nothing. Only events that all readers may have, as in `events.read`. What is
@@ -42,5 +53,5 @@ RETURNING added.number
 
 -- name: oldest_ready
 -- The first entry of the index `task_states_oldest`, whose two conditions these are.
-SELECT extract(epoch FROM clock_timestamp() - greatest(run_at, created_at))::float8 FROM task_states
-WHERE status = 'new' AND lease IS NULL ORDER BY greatest(run_at, created_at) LIMIT 1
+SELECT extract(epoch FROM clock_timestamp() - ready_at)::float8 FROM task_states
+WHERE status = 'new' AND lease IS NULL ORDER BY ready_at LIMIT 1
