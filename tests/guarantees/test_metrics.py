@@ -276,6 +276,7 @@ async def test_a_scrape_needs_no_database(new_cluster: Any) -> None:
         await cluster.stop()
         assert await _counted(client, {"new": 1})
         await eventually(lambda: _is_up(client, 0))
+        await eventually(lambda: _is_behind(client))
         assert (await client.get("/metrics?format=json")).json()["queue"]["ready"] == 1
         # And it goes on counting where it was, once the database is back.
         await cluster.start()
@@ -290,6 +291,10 @@ async def test_a_scrape_needs_no_database(new_cluster: Any) -> None:
 
         await eventually(right)
         await eventually(lambda: _is_up(client, 1))
+
+
+async def _is_behind(client: httpx.AsyncClient) -> bool:
+    return value(await scrape(client), "taskd_event_log_behind_seconds") > 0
 
 
 async def _is_up(client: httpx.AsyncClient, number: int) -> bool:
@@ -328,8 +333,7 @@ async def test_what_an_open_transaction_holds_back_is_told(database_url: str) ->
         await client.post("/tasks", json={"title": "t", "kind": "nobody"})
 
         async def told() -> bool:
-            behind = value(await scrape(client), "taskd_event_log_behind_seconds") > 0
-            return behind and await _counted(client, {"new": 1})
+            return await _is_behind(client) and await _counted(client, {"new": 1})
 
         await eventually(told)
     await holder.close()

@@ -245,3 +245,13 @@ def test_the_delay_runs_on_through_an_outage_until_all_is_read() -> None:
     assert delay.seconds(21.0) == 11, "there is more to read"
     delay.read(21.0, read(9, 9, pending=False), complete=True)
     assert delay.seconds(22.0) == 0
+
+
+def test_a_reader_that_does_not_keep_up_is_as_late_as_what_it_has_not_got_to() -> None:
+    delay = Delay()
+    events = [Event(EventKey(xid, 1), EventType.CREATED, make_task(), AT) for xid in (6, 7, 9)]
+    delay.read(10.0, Batch((events[0],), False, AT, 9, 9), complete=False)
+    delay.read(12.0, Batch((events[1],), False, AT, 12, 12), complete=False)
+    assert delay.seconds(13.0) == 3
+    delay.read(14.0, Batch((events[2],), False, AT, 12, 12), complete=False)
+    assert delay.seconds(15.0) == 1
