@@ -209,8 +209,7 @@ def show(parts: Parts) -> None:
         for name in (TASK, LIST):
             for reason in ("expired", "invalidated", "entries", "bytes"):
                 catalog.cache_evictions.expect(name, reason)
-    if cache is not None:
-        catalog.cache_entries.track_all(lambda: {(name,): n for name, n in (cache.entries or {}).items()})
+        catalog.cache_entries.track_all(lambda: {(name,): cache.entries.get(name, 0) for name in (TASK, LIST)})
         catalog.cache_evictions.track_all(lambda: cache.evictions)
     catalog.database_up.track(lambda: int(parts.feed.fault is None and parts.keeper.fault is None))
     catalog.log_behind.track(lambda: parts.feed.behind)

@@ -231,6 +231,8 @@ async def test_a_consumer_that_is_closed_as_slow_is_counted_as_such(database_url
 
 async def test_the_cache_is_counted_hit_by_hit(database_url: str) -> None:
     async with embedded(database_url, role="api", cache="memory") as server, server.client() as client:
+        empty = (await client.get("/metrics?format=json")).json()["cache"]
+        assert (empty["hits"], empty["misses"], empty["entries"], empty["hit_ratio"]) == (0, 0, 0, None)
         path = (await client.post("/tasks", json={"title": "t", "kind": "nobody"})).headers["Location"]
         for target, number in ((path, 5), ("/tasks", 3)):
             for _ in range(number):

@@ -123,13 +123,14 @@ async def test_in_mid_run_it_goes_and_comes_back(
             assert (await client.patch(path, json={"title": f"away {n}"})).status_code == 200
             assert (await client.get(path)).json()["title"] == f"away {n}"
         await eventually(lambda: is_down(client))
-        assert [line for line in lines() if "trying again" in line] == lines(), "one line, however many reads"
-        assert len(lines()) == 1
+        [line] = lines()
+        assert "trying again" in line, "one line, however many reads"
         redis.start() if how == "kill" else redis.resume()
         await eventually(lambda: is_up(client))
         assert (await client.get(path)).json()["title"] == "away 49", "what ended while it was away is not there"
         await eventually(lambda: hits(server, client, path))
-        assert len(lines()) == 2
+        # A busy machine may be taken for an outage; each one has its two lines all the same.
+        assert ["works again" in line for line in lines()] == [False, True] * (len(lines()) // 2)
 
 
 async def test_a_server_that_is_not_there_keeps_nobody_from_starting(database_url: str) -> None:
