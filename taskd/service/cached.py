@@ -31,7 +31,7 @@ from taskd.errors import Conflict, NotFound, Rejected, StaleVersion
 from taskd.metrics.catalog import Catalog
 from taskd.service.ports import Tasks, View
 from taskd.service.tasks import not_found
-from taskd.service.views import LIST, TASK, event_scopes, list_scopes, page_key, page_view, task_view
+from taskd.service.views import LIST, TASK, event_scopes, list_scopes, own_scopes, page_key, page_view, task_view
 
 T = TypeVar("T")
 
@@ -90,12 +90,12 @@ class CachedReads:
         if self._cache is not None:
             self.end({scope for event in events if not self._is_own(event) for scope in event_scopes(event)})
 
-    async def end_own(self, user: User, task_id: UUID) -> None:
-        """End what is kept of a task of this user's own, who was told that there is none: others' stay untouched."""
+    async def end_missing(self, user: User, task_id: UUID) -> None:
+        """End what is kept of a task whose user was told that there is none; another's stays untouched."""
         if self._cache is not None:
             view = (await self._cache.get(Key(TASK, str(task_id)))).value
             if view is not None and (user.sees_all or view.owner == user.name):
-                self.end((str(task_id), *list_scopes(view.owner, Status)))
+                self.end((str(task_id),))
 
     def own(self, task_id: UUID, version: int) -> None:
         """Say that this process made this version of a task, and has ended what that changed."""
@@ -211,15 +211,24 @@ class CachedTasks:
             task = await self._changing(change, scopes)
         except (Conflict, StaleVersion):
             # Its caller, who may see the task, was just told of a state that the cache may not know yet.
-            self._reads.end(scopes)
+            self._reads.end((str(task_id), *self._told(user)))
             raise
         except NotFound:
-            await self._reads.end_own(user, task_id)
+            await self._reads.end_missing(user, task_id)
+            self._reads.end(self._told(user))
             raise
         if task.owner != user.name:
             self._reads.end(list_scopes(task.owner, Status))
         self._reads.own(task_id, task.version)
         return task
+
+    @staticmethod
+    def _told(user: User) -> Iterable[str]:
+        """Return the lists of whose staleness a refusal tells this user: his own.
+
+        Not those of all owners, or anybody could keep them empty by calls that are refused; an admin may.
+        """
+        return list_scopes(user.name, Status) if user.sees_all else own_scopes(user.name, Status)
 
     async def _changing(self, change: Awaitable[T], scopes: Iterable[str]) -> T:
         try:

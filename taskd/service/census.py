@@ -30,8 +30,8 @@ LOOK_EVERY = 2.0
 HELD_BACK = 1.0
 """Seconds of delay from which on the log counts as held back."""
 
-SHARE = 10
-"""A look at the numbers that takes long is followed by so many times as long a pause."""
+SHARE, LONGEST = 10, 4.0
+"""A look at the numbers that takes long is followed by so many times as long a pause, up to so many seconds."""
 
 
 WORKER_LOST = "WorkerLost"
@@ -128,7 +128,7 @@ class Census:
             await self._load()
         asked = self._clock()
         self._present = await self._totals.present() if self._is_held_back else None
-        pause = max(LOOK_EVERY, SHARE * (self._clock() - asked))
+        pause = max(LOOK_EVERY, min(LONGEST, SHARE * (self._clock() - asked)))
         if not self._waits:
             self._oldest = None
         elif asked < self._look_at:

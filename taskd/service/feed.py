@@ -41,8 +41,11 @@ PENDING_FIRST, PENDING_CAP = 0.002, 0.1
 
 RING_EVENTS, RING_BYTES = 2_000, 4 * 1024 * 1024
 
-DRIFT = 0.0001
-"""Seconds by which two clocks may come apart between two reads; at a read a second, a hundred times what clocks do."""
+APART = 0.25
+"""Seconds between two looks of `Delay` at the least: so exact is the delay."""
+
+HANGS = 1.0
+"""Seconds after which a read that has not been answered counts as delay."""
 
 READERS = 2
 """Reads of the past that run at once. A thousand clients that come back together must not take the whole pool."""
@@ -82,32 +85,36 @@ class Ring:
 class Delay:
     """For how long something that is committed has not been handed on; decided on what each read saw.
 
-    Everything that was committed at one moment has been read when every transaction that had begun by then has ended.
+    Everything that was committed at the moment of one look has been read when every transaction that had begun by then
+    has ended. So looks are kept, the oldest first, until that is so; what is left unread was committed after the last
+    one that was dropped. They are thinned as the delay grows, to about a hundredth of it, which bounds their number.
     """
 
     def __init__(self) -> None:
-        self._since: float | None = None
-        self._until: int | None = None
+        self._looks: deque[tuple[float, int | None]] = deque()
 
     def seconds(self, now: float) -> float:
         """Return the seconds, 0 when nothing is held back."""
-        return 0.0 if self._since is None else now - self._since
+        return now - self._looks[0][0] if self._looks else 0.0
 
     def failed(self, now: float) -> None:
         """Say that the log could not be read."""
-        if self._since is None:
-            self._since, self._until = now, None
+        if not self._looks:
+            self._looks.append((now, None))
 
     def read(self, now: float, batch: Batch, complete: bool) -> None:
         """Say what a read saw that was asked for at `now`; not `complete`: there is more, that was not asked for."""
+        looks = self._looks
         if complete and not batch.pending:
-            self._since = self._until = None
+            looks.clear()
             return
         reached = batch.low if complete else batch.events[-1].key.xid
-        if self._since is None or (self._until is not None and reached >= self._until):
-            self._since, self._until = now, batch.high
-        elif self._until is None:
-            self._until = batch.high
+        if looks and looks[0][1] is None:
+            looks[0] = (looks[0][0], batch.high)
+        if not looks or now - looks[-1][0] >= max(APART, (now - looks[0][0]) / 100):
+            looks.append((now, batch.high))
+        while len(looks) > 1 and looks[0][1] is not None and reached >= looks[0][1]:
+            looks.popleft()
 
 
 class LogFeed:
@@ -121,6 +128,7 @@ class LogFeed:
         self._clock = clock
         self._ahead: float | None = None
         self._delay = Delay()
+        self._asked: float | None = None
         self.poll = poll
         """Seconds between looks when nothing asks for one."""
         self._epoch = b""
@@ -150,7 +158,9 @@ class LogFeed:
         A transaction that writes and stays open, anywhere in the database cluster, holds back whatever is committed
         after it began; so does a database that can't be read.
         """
-        return self._delay.seconds(self._clock())
+        now = self._clock()
+        waits = 0.0 if self._asked is None else now - self._asked
+        return max(self._delay.seconds(now), waits if waits >= HANGS else 0.0)
 
     @property
     def fault(self) -> str | None:
@@ -197,13 +207,15 @@ class LogFeed:
         """Read what is new and hand it on; return the seconds until the next look."""
         if self._stale:
             await self._check_epoch()
-        asked = self._clock()
+        asked = self._asked = self._clock()
         try:
             batch = await self._log.read(self._position, BATCH)
         except Unavailable:
             self._delay.failed(asked)
             raise
-        self._set_clocks(batch.now)
+        finally:
+            self._asked = None
+        self._set_clocks(asked, batch.now)
         self._delay.read(asked, batch, complete=len(batch.events) < BATCH)
         if batch.events:
             self._hand_on(batch.events)
@@ -253,14 +265,14 @@ class LogFeed:
             return Resume(cursor.key, recovered=True)
         return Resume(self._position, recovered=False)
 
-    def _set_clocks(self, now: datetime) -> None:
+    def _set_clocks(self, asked: float, now: datetime) -> None:
         """Take note of how far the database's clock is ahead of this process's.
 
-        The answer's way comes in between and makes it look less, so of all answers the quickest is right. It may look
-        less by and by all the same, because clocks drift.
+        The answer's way makes it look less and the question's way more; what was found before stays as long as it lies
+        between the two. So a slow answer changes nothing, and a clock that was set is noticed at the next quick one.
         """
-        ahead = now.timestamp() - self._clock()
-        self._ahead = ahead if self._ahead is None else max(ahead, self._ahead - DRIFT)
+        least, most = now.timestamp() - self._clock(), now.timestamp() - asked
+        self._ahead = least if self._ahead is None else min(max(least, self._ahead), most)
 
     def _hand_on(self, events: Sequence[Event]) -> None:
         self._ring.extend(events)

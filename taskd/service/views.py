@@ -22,11 +22,17 @@ _ANY = ""
 """Stands for the owner of a list of all owners, and for the status of a list of several."""
 
 
-def list_scopes(owner: str, statuses: Iterable[str]) -> Iterator[str]:
-    """Yield the scopes of all lists that show tasks of an owner in these statuses."""
+def own_scopes(owner: str, statuses: Iterable[str]) -> Iterator[str]:
+    """Yield the scopes of the lists of this owner alone that show tasks in these statuses."""
     for status in (_ANY, *statuses):
         yield f"{owner}\0{status}"
-        yield f"{_ANY}\0{status}"
+
+
+def list_scopes(owner: str, statuses: Iterable[str]) -> Iterator[str]:
+    """Yield the scopes of all lists that show tasks of an owner in these statuses."""
+    statuses = tuple(statuses)
+    yield from own_scopes(owner, statuses)
+    yield from own_scopes(_ANY, statuses)
 
 
 def event_scopes(event: Event) -> Iterator[str]:

@@ -201,7 +201,7 @@ def compressed(inner: Handler) -> Handler:
         answer = await inner(request)
         vary = ("Vary", "Accept-Encoding")
         if answer.status == 304:
-            # RFC 9110 15.4.5: what the 200 would have had.
+            # RFC 9110 15.4.5: what the 200 has, if it is large enough.
             return answer.with_headers(vary)
         if isinstance(answer, Stream) or len(answer.body) <= GZIP_ABOVE:
             return answer

@@ -149,6 +149,7 @@ async def test_one_large_value_does_not_push_out_what_many_ask_for(supervisor: S
     await keep(cache, Key("list", "ann", "1"), bytes(size // 32 - 2 * OVERHEAD))
     assert await has(cache, Key("list", "ann", "1"))
     await keep(cache, Key("list", "ann", "2"), bytes(size // 32))
+    assert dict(cache.evictions) == {}
     assert not await has(cache, Key("list", "ann", "2"))
     assert await has(cache, Key("list", "ann", "1"))
     assert await has(cache, Key("task", "a"))

@@ -3,133 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskd.cache.memory import MemoryCache
 from taskd.domain.event import Event, EventKey, EventType
 from taskd.domain.forms import TaskPatch
-from taskd.domain.model import ListQuery, NewTask, Page, Role, Status, Task, User
+from taskd.domain.model import ListQuery, NewTask, Status, User
 from taskd.errors import Conflict, NotFound, Rejected, StaleVersion, Unavailable
-from taskd.metrics.catalog import Catalog
-from taskd.runtime.supervisor import Supervisor
 from taskd.service.cached import CachedReads, CachedTasks
-from taskd.service.ports import View
-from taskd.service.views import page_view, view_size
+from taskd.service.views import page_view
+from tests.service.slow_store import ANN, BEN, ONE, ROOT, TWO, World
 from tests.ws.serving import AT, make_task
-
-ANN, BEN, ROOT = User("ann"), User("ben"), User("root", Role.ADMIN)
-ONE, TWO = UUID(int=1), UUID(int=2)
-
-
-class Store:
-    """The port `Tasks` over a dict. `held` makes reads take their answer at once and give it later, as a slow one."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[UUID, Task] = {}
-        self.held: list[asyncio.Event] | None = None
-        self.error: Exception | None = None
-        self.refusal: Exception | None = None
-        self.reads = 0
-
-    def put(self, task: Task) -> None:
-        self.tasks[task.id] = task
-
-    async def get(self, user: User, task_id: UUID) -> Task:
-        self.reads += 1
-        task = self.tasks.get(task_id)
-        await self._hold()
-        if self.error is not None:
-            raise self.error
-        if task is None:
-            raise NotFound("none")
-        return task
-
-    async def list(self, user: User, query: ListQuery) -> Page:
-        self.reads += 1
-        found = tuple(
-            task
-            for task in self.tasks.values()
-            if query.owner in (None, task.owner) and (not query.statuses or task.status in query.statuses)
-        )
-        await self._hold()
-        return Page(found, None)
-
-    async def _hold(self) -> None:
-        if self.held is not None:
-            gate = asyncio.Event()
-            self.held.append(gate)
-            await gate.wait()
-
-    async def create(self, user: User, draft: NewTask, key: str | None = None) -> Task:
-        task = make_task(user.name, number=len(self.tasks) + 1, title=draft.title)
-        self.put(task)
-        self._fail()
-        return task
-
-    async def create_many(self, user: User, drafts: Sequence[NewTask], key: str | None = None) -> list[Task]:
-        return [await self.create(user, draft) for draft in drafts]
-
-    async def update(self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None) -> Task:
-        return self._change(task_id, title=patch.fields["title"])
-
-    async def delete(self, user: User, task_id: UUID, if_match: frozenset[int] | None = None) -> Task:
-        task = self.tasks.pop(task_id)
-        self._fail()
-        return task
-
-    async def cancel(self, user: User, task_id: UUID) -> Task:
-        return self._change(task_id, status=Status.CANCELLED)
-
-    async def retry(self, user: User, task_id: UUID) -> Task:
-        return self._change(task_id, status=Status.NEW)
-
-    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
-        return ()
-
-    def _change(self, task_id: UUID, **values: object) -> Task:
-        if self.refusal is not None:
-            raise self.refusal
-        task = self.tasks[task_id]
-        self.put(replace(task, version=task.version + 1, **values))  # type: ignore[arg-type]
-        self._fail()
-        return self.tasks[task_id]
-
-    def _fail(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-class World:
-    """One process's view of a store."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.store = Store()
-        self.catalog = Catalog()
-        self.cache: MemoryCache[View] = MemoryCache(
-            Supervisor(), ttl=30, entries=1000, size=1_000_000, size_of=view_size, clock=lambda: self.now
-        )
-        self.reads = CachedReads(self.store, self.cache, self.catalog)
-        self.tasks = CachedTasks(self.store, self.reads)
-
-    def counted(self, cache: str = "task") -> tuple[int, ...]:
-        """Return hits, misses and coalesced reads."""
-        requests = self.catalog.cache_requests
-        return tuple(int(requests.labels(cache, result).value) for result in ("hit", "miss", "coalesced"))
-
-    async def version(self, task_id: UUID = ONE, user: User = ANN) -> int:
-        return int((await self.reads.task(user, task_id)).etag)
-
-    async def titles(self, owner: str | None = "ann", *statuses: str) -> list[str]:
-        query = ListQuery(owner, tuple(map(Status, statuses)))
-        return [task["title"] for task in json.loads((await self.reads.page(query)).body)["tasks"]]
 
 
 @pytest.fixture
@@ -261,7 +149,29 @@ async def test_who_was_told_of_a_later_state_reads_it(world: World, refusal: Rej
     world.store.refusal = refusal
     with pytest.raises(type(refusal)):
         await world.tasks.update(user, ONE, TaskPatch({"title": "x"}))
-    assert await is_fresh(world, LISTS if user is ANN else [])
+    assert await is_fresh(world, [query for query in LISTS if query.owner == "ann"] if user is ANN else [])
+
+
+async def test_a_list_that_shows_what_is_gone_ends_with_the_404_though_the_task_is_not_kept(world: World) -> None:
+    assert await world.titles("ann") == ["Täsk"]
+    del world.store.tasks[ONE]
+    world.store.refusal = NotFound("none")
+    with pytest.raises(NotFound):
+        await world.tasks.cancel(ANN, ONE)
+    assert await world.titles("ann") == []
+
+
+@pytest.mark.parametrize("refusal", [Conflict("it is done"), NotFound("none")], ids=repr)
+async def test_calls_that_are_refused_empty_no_list_of_others(world: World, refusal: Rejected) -> None:
+    await world.titles(None)
+    await world.titles("ben")
+    world.store.refusal = refusal
+    for _ in range(5):
+        with pytest.raises(type(refusal)):
+            await world.tasks.cancel(ANN, ONE)
+    await world.titles(None)
+    await world.titles("ben")
+    assert world.counted("list") == (2, 2, 0)
 
 
 async def test_one_owners_change_leaves_the_lists_of_another(world: World) -> None:

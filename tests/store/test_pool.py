@@ -201,3 +201,14 @@ async def test_the_commit_of_a_transaction_is_timed(database_url: str) -> None:
 @pytest.mark.parametrize("error", [asyncpg.InternalClientError("cannot switch to state 15"), ConnectionError()])
 def test_a_connection_between_two_states_is_a_lost_one(error: Exception) -> None:
     assert isinstance(translate(error), Unavailable)
+
+
+async def test_a_connection_between_two_states_is_dropped_and_the_next_call_goes_well(database_url: str) -> None:
+    database = Database(database_url, max_size=1)
+    await database.open()
+    before = await database.fetchval("SELECT pg_backend_pid()")
+    with pytest.raises(Unavailable):
+        async with database.transaction():
+            raise asyncpg.InternalClientError("cannot switch to state 15")
+    assert await database.fetchval("SELECT pg_backend_pid()") != before
+    await database.close()

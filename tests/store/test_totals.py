@@ -230,3 +230,14 @@ async def test_the_present_numbers_hold_what_readers_must_wait_for(
         await SweepStore(database, retention_days=1, event_retention_hours=1).fold_totals()
         assert await totals.present() == present
     assert await totals.present() == present
+
+
+async def test_what_a_statement_that_knows_no_better_makes_ready_is_so_from_then_on(
+    make: Maker, database: Database, totals: TotalsStore
+) -> None:
+    task = await make.one(run_at=LATER)
+    await database.execute("UPDATE task_states SET ready_at = now() - interval '3 h' WHERE task_id = $1", task.id)
+    await database.execute("UPDATE task_states SET status = 'new', version = version + 1 WHERE task_id = $1", task.id)
+    found = await totals.oldest_ready()
+    assert found is not None
+    assert found < 600

@@ -49,15 +49,20 @@ BEGIN
 END
 $$;
 
--- Every statement of this program sets `was`; for a change by hand, or by a process of the release before, this does.
-CREATE FUNCTION keep_old_status() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Every statement of this program sets `was` and `ready_at`; for a change by hand, or by a process of the release before,
+-- this does.
+CREATE FUNCTION complete_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.was := OLD.status;
+    IF NEW.status = 'new' AND OLD.status <> 'new' AND NEW.ready_at = OLD.ready_at THEN
+        NEW.ready_at := clock_timestamp();
+    END IF;
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER keep_old_status BEFORE UPDATE ON task_states FOR EACH ROW
-    WHEN (NEW.was <> OLD.status) EXECUTE FUNCTION keep_old_status();
+CREATE TRIGGER complete_change BEFORE UPDATE ON task_states FOR EACH ROW
+    WHEN (NEW.was <> OLD.status
+        OR (NEW.status = 'new' AND OLD.status <> 'new' AND NEW.ready_at = OLD.ready_at)) EXECUTE FUNCTION complete_change();
 
 -- What each event adds to the number of tasks in each status. One that does not tell what its task was adds nothing.
 CREATE VIEW task_steps AS
