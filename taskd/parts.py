@@ -127,11 +127,12 @@ class Parts:
     def _build_transports(self) -> None:
         origins, catalog = self.settings.cors_origins, self.catalog
         self.hub: Hub | None = None
-        found = bare_routes(self.health, catalog)
         if self.serves:
             per_user = self.settings.ws_connections_per_user
             self.hub = Hub(self.feed, by_word, self.supervisor, per_user=per_user, origins=origins, catalog=catalog)
             found = routes(self.tasks, self.reads, self.feed, self.health, catalog)
+        else:
+            found = bare_routes(self.health, catalog)
         upgrader = Sockets(self.hub) if self.hub else None
         handle = application(found, by_word, origins, catalog)
         self.http = HttpServer(handle, self.supervisor, upgrader=upgrader, catalog=catalog)
@@ -141,8 +142,13 @@ class Parts:
         self.feed.wake()
         self.notifier.committed()
 
+    @property
+    def database_fault(self) -> str | None:
+        """Why the database does not answer, as far as the parts that ask it all the time know, or None."""
+        return self.feed.fault or self.keeper.fault
+
     def _tell_health(self) -> None:
-        self.health.add("database", lambda: from_fault(self.feed.fault or self.keeper.fault))
+        self.health.add("database", lambda: from_fault(self.database_fault))
         self.health.add("listener", lambda: from_fault(self.listener.fault))
         if self.cache is not None:
             self.health.add("cache", self._cache_health)
@@ -211,7 +217,7 @@ def show(parts: Parts) -> None:
                 catalog.cache_evictions.expect(name, reason)
         catalog.cache_entries.track_all(lambda: {(name,): cache.entries.get(name, 0) for name in (TASK, LIST)})
         catalog.cache_evictions.track_all(lambda: cache.evictions)
-    catalog.database_up.track(lambda: int(parts.feed.fault is None and parts.keeper.fault is None))
+    catalog.database_up.track(lambda: int(parts.database_fault is None))
     catalog.log_behind.track(lambda: parts.feed.behind)
     catalog.pool_connections.track(lambda: parts.database.connections[1], "idle")
     catalog.pool_connections.track(lambda: parts.database.connections[0] - parts.database.connections[1], "busy")
