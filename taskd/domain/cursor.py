@@ -31,7 +31,12 @@ class LogCursor(NamedTuple):
     key: EventKey
 
 
-def _decode(text: str, shape: struct.Struct, field: str) -> tuple[object, ...]:
+def decode_place(text: str, shape: struct.Struct, field: str) -> tuple[object, ...]:
+    """Return the fields that `encode_place` wrote.
+
+    Raises:
+        Invalid: it wrote no such text; names `field`.
+    """
     fault = Invalid([Fault(field, "is not a cursor that was given out here")])
     if not text.isascii() or len(text) != (shape.size * 4 + 2) // 3:
         raise fault
@@ -39,12 +44,13 @@ def _decode(text: str, shape: struct.Struct, field: str) -> tuple[object, ...]:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
         raise fault from None
-    if len(raw) != shape.size or _encode(raw) != text:
+    if len(raw) != shape.size or encode_place(raw) != text:
         raise fault
     return shape.unpack(raw)
 
 
-def _encode(raw: bytes) -> str:
+def encode_place(raw: bytes) -> str:
+    """Return a place's fields, packed, as a cursor's text."""
     return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
@@ -56,7 +62,7 @@ def _digest(query: ListQuery) -> bytes:
 def encode_list_cursor(query: ListQuery, place: tuple[datetime, UUID]) -> str:
     """Return the cursor behind the task created at `place[0]` with id `place[1]`, in the list of `query`."""
     created_at, task_id = place
-    return _encode(_LIST.pack(_digest(query), (created_at - _ORIGIN) // _MICROSECOND, task_id.bytes))
+    return encode_place(_LIST.pack(_digest(query), (created_at - _ORIGIN) // _MICROSECOND, task_id.bytes))
 
 
 def decode_list_cursor(query: ListQuery, text: str) -> tuple[datetime, UUID]:
@@ -65,7 +71,7 @@ def decode_list_cursor(query: ListQuery, text: str) -> tuple[datetime, UUID]:
     Raises:
         Invalid: no cursor, or one of a list with other filters or another order; names `cursor`.
     """
-    digest, microseconds, task_id = _decode(text, _LIST, "cursor")
+    digest, microseconds, task_id = decode_place(text, _LIST, "cursor")
     if digest != _digest(query):
         raise Invalid([Fault("cursor", "belongs to a list with other filters or another order")])
     assert isinstance(microseconds, int) and isinstance(task_id, bytes)
@@ -77,7 +83,7 @@ def decode_list_cursor(query: ListQuery, text: str) -> tuple[datetime, UUID]:
 
 def encode_log_cursor(cursor: LogCursor) -> str:
     """Return the text that clients see of a place in the log."""
-    return _encode(_LOG.pack(cursor.epoch, cursor.key.xid, cursor.key.seq))
+    return encode_place(_LOG.pack(cursor.epoch, cursor.key.xid, cursor.key.seq))
 
 
 def decode_log_cursor(text: str, field: str = "after") -> LogCursor:
@@ -86,7 +92,7 @@ def decode_log_cursor(text: str, field: str = "after") -> LogCursor:
     Raises:
         Invalid: no cursor; names `field`.
     """
-    epoch, xid, seq = _decode(text, _LOG, field)
+    epoch, xid, seq = decode_place(text, _LOG, field)
     assert isinstance(epoch, bytes) and isinstance(xid, int) and isinstance(seq, int)
     if xid >= 1 << 63 or seq >= 1 << 63:
         raise Invalid([Fault(field, "is not a cursor that was given out here")])

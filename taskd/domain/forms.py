@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskd.domain.codec import Repeated
-from taskd.domain.cursor import decode_list_cursor
 from taskd.domain.fields import Bad, Choice, Field, Integer, JsonObject, ListOf, Number, Schema, Text, Time, text_fault
 from taskd.domain.model import ListQuery, NewTask, Role, Status, User
 from taskd.errors import Fault, Forbidden, Invalid
@@ -300,7 +299,7 @@ def parse_list_query(user: User, pairs: Iterable[tuple[str, str]]) -> ListQuery:
     owner = good.get("owner")
     if owner is not None and owner != user.name and user.role is not Role.ADMIN:
         raise Forbidden("only an admin may list another owner's tasks")
-    query = ListQuery(
+    return ListQuery(
         owner=owner if user.sees_all else user.name,
         statuses=tuple(sorted({Status(text) for text in good.get("status", ())})),
         kind=good.get("kind"),
@@ -308,7 +307,5 @@ def parse_list_query(user: User, pairs: Iterable[tuple[str, str]]) -> ListQuery:
         created_before=before,
         limit=good.get("limit", 50),
         newest_first=good.get("order", "-created_at") == "-created_at",
+        cursor=good.get("cursor"),
     )
-    if "cursor" in good:
-        return replace(query, after=decode_list_cursor(query, good["cursor"]))
-    return query

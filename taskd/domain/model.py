@@ -127,7 +127,10 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Which tasks to list. `owner` None: all owners (only for who sees all). `after` continues behind that task."""
+    """Which tasks to list. `owner` None: all owners (only for who sees all).
+
+    `cursor` is the `next_cursor` of the page before.
+    """
 
     owner: str | None
     statuses: tuple[Status, ...] = ()
@@ -136,12 +139,12 @@ class ListQuery:
     created_before: datetime | None = None
     limit: int = 50
     newest_first: bool = True
-    after: tuple[datetime, UUID] | None = None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a list; `next` is the place behind its last task, or None at the end."""
+    """One page of a list; `next_cursor` is where the next one begins, None at the end."""
 
     tasks: tuple[Task, ...]
-    next: tuple[datetime, UUID] | None
+    next_cursor: str | None

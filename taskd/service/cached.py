@@ -26,7 +26,7 @@ from taskd.cache.flight import Flights
 from taskd.cache.port import Cache, Key
 from taskd.domain.event import Event
 from taskd.domain.forms import TaskPatch
-from taskd.domain.model import ListQuery, NewTask, Page, Role, Status, Task, User
+from taskd.domain.model import ListQuery, NewTask, Page, Status, Task, User
 from taskd.errors import Conflict, NotFound, Rejected, StaleVersion
 from taskd.metrics.catalog import Catalog
 from taskd.service.ports import Tasks, View
@@ -38,7 +38,6 @@ T = TypeVar("T")
 REMEMBERED = 10_000
 """Changes of this process that the log has not told of yet. One that is forgotten costs a load, and nothing else."""
 
-_EVERYONE = User("cache", Role.ADMIN)
 _WAITING = (Status.NEW, Status.SCHEDULED)
 
 
@@ -67,20 +66,20 @@ class CachedReads:
         """Return one task; see `ports.Reads`."""
 
         async def load() -> View:
-            return task_view(await self._tasks.get(_EVERYONE, task_id))
+            return task_view(await self._tasks.get(user, task_id))
 
-        view = await self._read(Key(TASK, str(task_id)), load)
+        view = await self._read(user, Key(TASK, str(task_id)), load)
         if not user.sees_all and view.owner != user.name:
             raise not_found(task_id)
         return view
 
-    async def page(self, query: ListQuery) -> View:
+    async def page(self, user: User, query: ListQuery) -> View:
         """Return one page of tasks; see `ports.Reads`."""
 
         async def load() -> View:
-            return page_view(query, await self._tasks.list(_EVERYONE, query))
+            return page_view(await self._tasks.list(user, query))
 
-        return await self._read(page_key(query), load)
+        return await self._read(user, page_key(query), load)
 
     def observe(self, events: Sequence[Event]) -> None:
         """End what the log says has changed; a listener of the feed.
@@ -125,7 +124,7 @@ class CachedReads:
             self._cache.clear()
             self._flights.land_all()
 
-    async def _read(self, key: Key, load: Callable[[], Awaitable[View]]) -> View:
+    async def _read(self, user: User, key: Key, load: Callable[[], Awaitable[View]]) -> View:
         cache = self._cache
         if cache is None:
             return await load()
@@ -145,7 +144,9 @@ class CachedReads:
             return view
 
         try:
-            view, _ = await self._flights.run(key, fill)
+            # Each user's load is his own: what one may not see is no answer to another.
+            flight = Key(key.cache, key.scope, f"{key.name}\0{user.role}\0{user.name}")
+            view, _ = await self._flights.run(flight, fill)
         finally:
             self._count[key.cache, result].inc()
         return view

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 
 from taskd.cache.port import Key
 from taskd.domain.codec import encode_page, encode_task
-from taskd.domain.cursor import encode_list_cursor
 from taskd.domain.event import Event, EventType
 from taskd.domain.model import ListQuery, Page, Status, Task
 from taskd.service.ports import View
@@ -51,7 +50,7 @@ def page_key(query: ListQuery) -> Key:
     statuses = sorted(set(query.statuses))
     scope = f"{query.owner or _ANY}\0{statuses[0] if len(statuses) == 1 else _ANY}"
     times = (query.created_after, query.created_before)
-    what = repr((statuses, query.kind, times, query.limit, query.newest_first, query.after))
+    what = repr((statuses, query.kind, times, query.limit, query.newest_first, query.cursor))
     return Key(LIST, scope, hashlib.blake2b(what.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
 
 
@@ -60,11 +59,10 @@ def task_view(task: Task) -> View:
     return View(encode_task(task), str(task.version), task.owner)
 
 
-def page_view(query: ListQuery, page: Page) -> View:
+def page_view(page: Page) -> View:
     """Return a page as it is answered."""
-    cursor = None if page.next is None else encode_list_cursor(query, page.next)
-    body = encode_page(page.tasks, cursor)
-    return View(body, hashlib.blake2b(body, digest_size=12).hexdigest(), next_cursor=cursor)
+    body = encode_page(page.tasks, page.next_cursor)
+    return View(body, hashlib.blake2b(body, digest_size=12).hexdigest(), next_cursor=page.next_cursor)
 
 
 def view_size(view: View) -> int:

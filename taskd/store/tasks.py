@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from taskd.domain.codec import decode_task, encode_tasks
+from taskd.domain.cursor import decode_list_cursor, encode_list_cursor
 from taskd.domain.event import Event, EventType
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Status, Task
@@ -68,13 +69,18 @@ class TaskStore:
         return [task_of(row) for row in await self._database.fetch(_SQL["get_many"], ids)]
 
     async def list(self, query: ListQuery) -> Page:
-        """Return one page, in the order of (created_at, id)."""
-        statement, args = compose(_SQL["page"], _page_values(query), _page_flags(query))
+        """Return one page, in the order of (created_at, id).
+
+        Raises:
+            Invalid: the cursor is none, or of another list.
+        """
+        after = None if query.cursor is None else decode_list_cursor(query, query.cursor)
+        statement, args = compose(_SQL["page"], _page_values(query, after), _page_flags(query))
         tasks = tuple(task_of(row) for row in await self._database.fetch(statement, *args))
         if len(tasks) <= query.limit:
             return Page(tasks, None)
         last = tasks[query.limit - 1]
-        return Page(tasks[: query.limit], (last.created_at, last.id))
+        return Page(tasks[: query.limit], encode_list_cursor(query, (last.created_at, last.id)))
 
     async def update(
         self, owner: str | None, task_id: UUID, patch: TaskPatch, if_match: Collection[int] | None = None
@@ -253,8 +259,8 @@ async def _write(session: Session, task: Task, event: EventType) -> Task:
     return replace(task, version=row["version"], updated_at=row["updated_at"])
 
 
-def _page_values(query: ListQuery) -> dict[str, Any]:
-    cursor_at, cursor_id = query.after or (None, None)
+def _page_values(query: ListQuery, after: tuple[datetime, UUID] | None) -> dict[str, Any]:
+    cursor_at, cursor_id = after or (None, None)
     return {
         "statuses": [status.value for status in query.statuses],
         "owner": query.owner,
@@ -275,8 +281,8 @@ def _page_flags(query: ListQuery) -> frozenset[str]:
         "kind": query.kind is not None,
         "after": query.created_after is not None,
         "before": query.created_before is not None,
-        "older": query.after is not None and query.newest_first,
-        "newer": query.after is not None and not query.newest_first,
+        "older": query.cursor is not None and query.newest_first,
+        "newer": query.cursor is not None and not query.newest_first,
         "down": query.newest_first,
         "up": not query.newest_first,
     }

@@ -54,7 +54,7 @@ class TaskCalls:
     async def list(self, request: Request) -> Response:
         """`GET /tasks`"""
         tags = _tags(request, b"if-none-match", "If-None-Match")
-        view = await self._reads.page(parse_list_query(request.user, request.query))
+        view = await self._reads.page(request.user, parse_list_query(request.user, request.query))
         # Weak (RFC 9110 8.8.3): it says that the tasks are the same, and is for no precondition of a change.
         answer = _viewed(view, tags, "W/")
         if view.next_cursor is None:

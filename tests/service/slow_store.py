@@ -125,4 +125,4 @@ class World:
 
     async def titles(self, owner: str | None = "ann", *statuses: str) -> list[str]:
         query = ListQuery(owner, tuple(map(Status, statuses)))
-        return [task["title"] for task in json.loads((await self.reads.page(query)).body)["tasks"]]
+        return [task["title"] for task in json.loads((await self.reads.page(ANN, query)).body)["tasks"]]

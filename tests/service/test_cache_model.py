@@ -184,7 +184,7 @@ class Model(RuleBasedStateMachine):
     def read_page(self, process: int, name: str | None, statuses: tuple[str, ...], kind: str | None) -> None:
         pairs = [("status", status) for status in statuses] + ([("kind", kind)] if kind else [])
         pairs += [("owner", name)] if name else []
-        view = self.do(self.world[process].reads.page(parse_list_query(ADMIN, pairs)))
+        view = self.do(self.world[process].reads.page(ADMIN, parse_list_query(ADMIN, pairs)))
 
         def shown(state: dict[str, State]) -> list[State]:
             tasks = sorted(state.values(), key=lambda task: (task["created_at"], task["id"]), reverse=True)

@@ -90,8 +90,8 @@ LISTS = [
 async def is_fresh(world: World, lists: Sequence[ListQuery]) -> bool:
     """Return whether all reads give what the store has."""
     for query in lists:
-        fresh = page_view(query, await world.store.list(ROOT, query))
-        if (await world.reads.page(query)).body != fresh.body:
+        fresh = page_view(await world.store.list(ROOT, query))
+        if (await world.reads.page(ANN, query)).body != fresh.body:
             return False
     try:
         return await world.version() == world.store.tasks[ONE].version

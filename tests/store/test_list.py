@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from taskd.domain.model import ListQuery, NewTask, Status, Task
+from taskd.errors import Invalid
 from taskd.store.claims import ClaimStore
 from taskd.store.pool import Database
 from taskd.store.tasks import TaskStore
@@ -22,9 +23,9 @@ async def pages(tasks: TaskStore, query: ListQuery) -> AsyncIterator[tuple[Task,
     while True:
         page = await tasks.list(query)
         yield page.tasks
-        if page.next is None:
+        if page.next_cursor is None:
             return
-        query = replace(query, after=page.next)
+        query = replace(query, cursor=page.next_cursor)
 
 
 async def everything(tasks: TaskStore, query: ListQuery) -> list[UUID]:
@@ -81,9 +82,18 @@ async def test_times_cut_the_list_on_both_sides(
 
 async def test_a_list_of_exactly_one_page_has_no_next(make: Maker, tasks: TaskStore) -> None:
     await make.many(5)
-    assert (await tasks.list(ListQuery("ann", limit=5))).next is None
-    assert (await tasks.list(ListQuery("ann", limit=4))).next is not None
+    assert (await tasks.list(ListQuery("ann", limit=5))).next_cursor is None
+    assert (await tasks.list(ListQuery("ann", limit=4))).next_cursor is not None
     assert (await tasks.list(ListQuery("nobody"))).tasks == ()
+
+
+@pytest.mark.parametrize("cursor", ["garbage", "of another"])
+async def test_a_cursor_that_is_none_of_this_list_is_refused(make: Maker, tasks: TaskStore, cursor: str) -> None:
+    await make.many(2)
+    if cursor == "of another":
+        cursor = (await tasks.list(ListQuery("ann", limit=1))).next_cursor or ""
+    with pytest.raises(Invalid, match="cursor: "):
+        await tasks.list(ListQuery("ann", kind="other", cursor=cursor))
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

@@ -158,8 +158,8 @@ async def test_pages(
     middle = await filled.fetchrow("SELECT created_at, id FROM tasks ORDER BY created_at OFFSET 15000 LIMIT 1")
     assert middle is not None
     after = (middle["created_at"], middle["id"]) if behind else None
-    query = ListQuery(owner, statuses, kind, after=after, newest_first=newest_first)
-    statement, args = compose(load("tasks")["page"], _page_values(query), _page_flags(query))
+    query = ListQuery(owner, statuses, kind, cursor="behind it" if behind else None, newest_first=newest_first)
+    statement, args = compose(load("tasks")["page"], _page_values(query, after), _page_flags(query))
     await expect(filled, statement, args, index, "tasks_pkey", "task_states_pkey")
 
 
