@@ -91,6 +91,11 @@ class Taskd:
         return self.parts.http.address
 
     @property
+    def grpc_address(self) -> str | None:
+        """Where gRPC is served, as `host:port`; None: nowhere."""
+        return None if self.parts.grpc is None else self.parts.grpc.address
+
+    @property
     def data_dir(self) -> Path | None:
         """Where the embedded PostgreSQL keeps its data; None: the database is another."""
         return None if self._embedded is None else self._embedded.directory
@@ -137,6 +142,8 @@ class Taskd:
         parts.feed.wake()
         parts.lag.start()
         parts.health.started()
+        if parts.grpc is not None and self.settings.grpc is not None:
+            await parts.grpc.start(self.settings.grpc.host, self.settings.grpc.port)
         await parts.http.start(self.settings.http.host, self.settings.http.port)
 
     def hurry(self) -> None:
@@ -158,11 +165,15 @@ class Taskd:
         if parts is not None:
             # 1. Not ready; nobody new.
             parts.health.stopping()
+            if parts.grpc is not None:
+                await parts.grpc.stop_accepting()
             await parts.http.stop_accepting()
             # 2. Idle connections close, sockets get 1001, requests that are being answered end.
             if parts.hub is not None:
                 await parts.hub.stop(0 if self._hurried else ANSWER_WITHIN)
             await parts.http.drain(0 if self._hurried else ANSWER_WITHIN)
+            if parts.grpc is not None:
+                await parts.grpc.drain(0 if self._hurried else ANSWER_WITHIN)
             # 3. Claiming stops; what runs gets its time, then it is cancelled and given back.
             if parts.worker is not None:
                 await parts.worker.drain(0 if self._hurried else self.settings.shutdown_seconds)
@@ -171,6 +182,8 @@ class Taskd:
                 await parts.keeper.stop()
             # 4. Nothing more is written or read.
             await parts.http.stop()
+            if parts.grpc is not None:
+                await parts.grpc.stop()
             parts.lag.stop()
             await parts.plain_tasks.close()
             await parts.claims.close()

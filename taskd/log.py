@@ -10,14 +10,33 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, TextIO
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that is being served; each line that is logged meanwhile carries it."""
+
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+
+
+def request_id_of(given: bytes | None) -> str:
+    """Return the caller's request id if it is 1 to 128 visible ASCII characters, else a new one."""
+    return given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+# W3C Trace Context, section 3.2: version 00 is of just this form, later ones begin with it.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+def traceparent_of(given: str | None) -> str | None:
+    """Return the caller's `traceparent` if it is one, to be logged."""
+    return given if given is not None and _TRACEPARENT.fullmatch(given) else None
 
 
 def fields(**facts: object) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from taskd import __version__
@@ -42,6 +43,9 @@ from taskd.worker.lease import LeaseKeeper
 from taskd.worker.registry import Registry
 from taskd.worker.worker import Worker
 from taskd.ws.hub import Hub
+
+if TYPE_CHECKING:
+    from taskd.rpc.server import GrpcServer
 
 
 class Parts:
@@ -136,6 +140,25 @@ class Parts:
         upgrader = Sockets(self.hub) if self.hub else None
         handle = application(found, by_word, origins, catalog)
         self.http = HttpServer(handle, self.supervisor, upgrader=upgrader, catalog=catalog)
+        self.grpc = self._grpc() if self.serves and self.settings.grpc is not None else None
+
+    def _grpc(self) -> GrpcServer:
+        # Imported only where it is used: it takes 10 MiB and seven threads.
+        from taskd.rpc.identity import by_word
+        from taskd.rpc.server import GrpcServer
+
+        return GrpcServer(
+            self.tasks,
+            self.reads,
+            self.feed,
+            self.health,
+            None,
+            by_word,
+            # Whoever is taken at their word is trusted with everything.
+            lambda user: True,
+            self.supervisor,
+            self.catalog,
+        )
 
     def committed(self) -> None:
         """Something was committed that the feed, and other processes, should see."""
@@ -192,6 +215,8 @@ class Parts:
         if self.hub is not None:
             self.hub.reset()
         self.http.end_streams()
+        if self.grpc is not None:
+            self.grpc.watches.reset()
 
 
 def show(parts: Parts) -> None:

@@ -15,7 +15,7 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter
 
 from taskd.clock import Clock, monotonic
@@ -246,6 +246,10 @@ class LogFeed:
         Both clocks only measure: what the database's is ahead is taken from its answers.
         """
         return 0.0 if self._ahead is None else max(0.0, self._clock() + self._ahead - at.timestamp())
+
+    def now(self) -> datetime | None:
+        """Return the present moment by the database's clock, or None before the first look at it."""
+        return None if self._ahead is None else datetime.fromtimestamp(self._clock() + self._ahead, UTC)
 
     def cursor(self, key: EventKey) -> str:
         """Return the opaque text of a place."""

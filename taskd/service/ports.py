@@ -11,6 +11,7 @@ from uuid import UUID
 from taskd.domain.event import Event, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
+from taskd.domain.search import SearchPage, SearchQuery
 
 
 class Tasks(Protocol):
@@ -30,7 +31,7 @@ class Tasks(Protocol):
         """Return one task, or raise `NotFound`."""
 
     async def list(self, user: User, query: ListQuery) -> Page:
-        """Return one page of tasks."""
+        """Return one page of tasks; `Invalid` when the cursor is none, or of another list."""
 
     async def update(self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None) -> Task:
         """Change a task and return it.
@@ -53,6 +54,13 @@ class Tasks(Protocol):
     async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
         """Return a task's events that are still kept, oldest first."""
 
+    async def search(self, user: User, query: SearchQuery) -> SearchPage:
+        """Return one page of the tasks whose title or description match, best first.
+
+        Raises:
+            Invalid: the cursor is none, or of another search.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -74,8 +82,8 @@ class Reads(Protocol):
     async def task(self, user: User, task_id: UUID) -> View:
         """Return one task, or raise `NotFound`."""
 
-    async def page(self, query: ListQuery) -> View:
-        """Return one page of tasks."""
+    async def page(self, user: User, query: ListQuery) -> View:
+        """Return one page of tasks, which `parse_list_query` bound to what this user may see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,9 @@ class Feed(Protocol):
 
     def age(self, at: datetime) -> float:
         """Return the seconds since a moment of the database's clock."""
+
+    def now(self) -> datetime | None:
+        """Return the present moment by the database's clock, or None while nothing is known of it."""
 
     def cursor(self, key: EventKey) -> str:
         """Return the opaque text of a place."""

@@ -27,7 +27,7 @@ from taskd.http1.parser import Body, End, NeedData, Parser
 from taskd.metrics.catalog import OTHER, UNMATCHED, Catalog
 from taskd.runtime.supervisor import Supervisor
 from taskd.web.message import Handler, Request, Response, Stream
-from taskd.web.middleware import known_method, request_id_of
+from taskd.web.middleware import known_method
 from taskd.web.problem import of_status
 
 logger = logging.getLogger("taskd.http")
@@ -353,7 +353,7 @@ class Connection(asyncio.Protocol):
         """Answer what can't be read, and end: nothing behind it can be trusted to be a request."""
         request = self._request
         given = None if request is None else request.head.get(b"x-request-id")
-        request_id = request_id_of(given)
+        request_id = log.request_id_of(given)
         answer = of_status(status, message, request_id).with_headers(("X-Request-Id", request_id))
         self._write_response(None if request is None else request.head, answer, keep_alive=False)
         method = OTHER if request is None else known_method(request.head.method)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import re
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from urllib.parse import urlencode
 
@@ -40,10 +38,6 @@ PACKED_ENTRIES, PACKED_BYTES, PACKED_FOR = 1000, 4 * 1024 * 1024, 60.0
 EXPIRED_AT_ONCE = 16
 """Of those, how many go at the most each time that one is made."""
 
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-# W3C Trace Context, section 3.2: version 00 is of just this form, later ones begin with it.
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-
 
 def compose(handler: Handler, wrappers: Sequence[Middleware]) -> Handler:
     """Return `handler` inside `wrappers`, the first outermost."""
@@ -52,16 +46,11 @@ def compose(handler: Handler, wrappers: Sequence[Middleware]) -> Handler:
     return handler
 
 
-def request_id_of(given: bytes | None) -> str:
-    """Return the client's request id if it is 1 to 128 visible ASCII characters, else a new one."""
-    return given.decode("ascii") if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
 def identified(inner: Handler) -> Handler:
     """Give each request an id, in its answer and in each line that is logged meanwhile."""
 
     async def handle(request: Request) -> Answer:
-        request.id = request_id_of(request.head.get(b"x-request-id"))
+        request.id = log.request_id_of(request.head.get(b"x-request-id"))
         token = log.request_id.set(request.id)
         try:
             return (await inner(request)).with_headers(("X-Request-Id", request.id))
@@ -125,8 +114,7 @@ def _facts(request: Request, answer: Answer, seconds: float) -> dict[str, object
         "bytes": len(answer.body) if isinstance(answer, Response) else None,
     }
     traceparent = request.head.get(b"traceparent")
-    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
-        facts["traceparent"] = traceparent.decode("ascii")
+    facts["traceparent"] = log.traceparent_of(None if traceparent is None else traceparent.decode("latin-1"))
     return log.fields(**{name: fact for name, fact in facts.items() if fact is not None})
 
 

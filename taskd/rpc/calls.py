@@ -1,0 +1,176 @@
+"""What every call passes through: who calls, its request id, its errors as statuses, its time, a line in the log.
+
+A service is an object with one coroutine for each of its methods in the proto, named as Python names things: `get_task`
+is `GetTask`. It is given the user and the request, and returns the answer; one with a stream of answers is given a
+`Send` as well, one with a stream of requests an async iterator in place of the request. So handlers know nothing of
+gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+
+from taskd import log
+from taskd.clock import Clock, monotonic
+from taskd.domain.model import User
+from taskd.errors import TaskdError, Unavailable
+from taskd.metrics.catalog import Catalog
+from taskd.rpc.identity import Identify, Metadata
+from taskd.rpc.status import INSIDE, TRAILER, Code, code_of, status_of
+
+logger = logging.getLogger("taskd.grpc")
+
+Answer: TypeAlias = Message | bytes
+"""Bytes are an answer that was encoded before."""
+
+Send: TypeAlias = Callable[[Answer], Awaitable[None]]
+"""Sends one answer of a stream, and waits while the caller does not read."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+"""Trailer: a channel that tries again by itself is not to (gRFC A6): the answer says when it may go well."""
+
+
+class Calls:
+    """Makes handlers of services.
+
+    Args:
+        identify: says who calls; may refuse by raising a `TaskdError`.
+        catalog: where calls are counted.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, identify: Identify, catalog: Catalog, clock: Clock = monotonic) -> None:
+        self._identify = identify
+        self._catalog = catalog
+        self._clock = clock
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self, seconds: float) -> None:
+        """Wait up to `seconds` until no call with one answer is open."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    def handlers(self, service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
+        """Return the handlers of a service's methods.
+
+        Raises:
+            AttributeError: the implementation lacks one.
+        """
+        methods = {
+            method.name: self._handler(f"{service.name}/{method.name}", method, getattr(implementation, _snake(method)))
+            for method in service.methods
+        }
+        return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+    def _handler(self, name: str, method: MethodDescriptor, call: Callable[..., Any]) -> Handler:
+        read = message_factory.GetMessageClass(method.input_type).FromString
+        if not method.server_streaming:
+            return grpc.unary_unary_rpc_method_handler(self._unary(name, call), read, _encoded)
+        if not method.client_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(name, call), read, _encoded)
+        return grpc.stream_stream_rpc_method_handler(self._streaming(name, call), read, _encoded)
+
+    def _unary(self, name: str, call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Any]]:
+        seconds = self._catalog.grpc_seconds.labels(name)
+
+        async def answer(request: Message, context: Context) -> Answer | None:
+            begun = self._clock()
+            self._open += 1
+            self._idle.clear()
+            try:
+                result: Answer | None = await self._run(name, context, lambda user: call(user, request))
+                return result
+            finally:
+                seconds.observe(self._clock() - begun)
+                self._open -= 1
+                if not self._open:
+                    self._idle.set()
+
+        return answer
+
+    def _streaming(self, name: str, call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def answer(request: Any, context: Context) -> None:
+            await self._run(name, context, lambda user: call(user, request, context.write))
+
+        return answer
+
+    async def _run(self, name: str, context: Context, call: Callable[[User], Awaitable[Any]]) -> Any:
+        begun = self._clock()
+        metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
+        given = metadata.get("x-request-id")
+        request_id = log.request_id_of(given.encode("latin-1", "replace") if isinstance(given, str) else given)
+        token = log.request_id.set(request_id)
+        code, user = Code.OK, None
+        try:
+            await context.send_initial_metadata((("x-request-id", request_id),))
+            user = self._identify(metadata)
+            return await call(user)
+        except asyncio.CancelledError:
+            code = _why_cancelled(context)
+            raise
+        except Exception as error:
+            code = await self._refuse(name, context, error)
+        finally:
+            self._catalog.grpc_requests.labels(name, code.name).inc()
+            if logger.isEnabledFor(logging.INFO):
+                facts = self._facts(metadata, code, user, self._clock() - begun)
+                logger.info("%s %s", name, code.name, extra=facts)
+            log.request_id.reset(token)
+        return None
+
+    async def _refuse(self, name: str, context: Context, error: Exception) -> Code:
+        """End the call with what an error stands for, and return its code."""
+        known = error if isinstance(error, TaskdError) else TaskdError(INSIDE)
+        status = status_of(known)
+        code = code_of(known)
+        if code is Code.INTERNAL:
+            logger.error("%s failed", name, exc_info=error)
+        trailers: list[tuple[str, str | bytes]] = [(TRAILER, status.SerializeToString())]
+        if isinstance(known, Unavailable):
+            trailers.append(NO_RETRY)
+        context.set_trailing_metadata(tuple(trailers))
+        context.set_code(code)
+        context.set_details(status.message)
+        return code
+
+    @staticmethod
+    def _facts(metadata: Metadata, code: Code, user: User | None, seconds: float) -> dict[str, object]:
+        given = metadata.get("traceparent")
+        facts: dict[str, object] = {
+            "code": code.name,
+            "user": None if user is None else user.name,
+            "milliseconds": round(seconds * 1000, 2),
+            "traceparent": log.traceparent_of(given if isinstance(given, str) else None),
+        }
+        return log.fields(**{name: fact for name, fact in facts.items() if fact is not None})
+
+
+def _why_cancelled(context: Context) -> Code:
+    left = context.time_remaining()
+    return Code.DEADLINE_EXCEEDED if left is not None and left <= 0 else Code.CANCELLED
+
+
+def _encoded(answer: Answer | None) -> bytes:
+    if answer is None:
+        return b""  # the call was refused: its status is all that counts
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+def _snake(method: MethodDescriptor) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()

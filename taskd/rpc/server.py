@@ -1,0 +1,155 @@
+"""The gRPC server: the services, health and reflection on one port, in the event loop of all else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha._async import ReflectionServicer
+
+from taskd.domain.model import User
+from taskd.errors import StartError
+from taskd.metrics.catalog import Catalog
+from taskd.rpc.calls import Calls, Handler
+from taskd.rpc.channel import KEEPALIVE, KEEPALIVE_ANSWER, MAX_ANSWER, MAX_REQUEST
+from taskd.rpc.health import HealthCalls
+from taskd.rpc.identity import Identify
+from taskd.rpc.tasks import TaskCalls
+from taskd.rpc.watch import Watches
+from taskd.runtime.supervisor import Supervisor
+from taskd.service.ports import Feed, Health, Reads, Tasks
+from taskd.v1 import taskd_pb2 as pb
+
+MAX_STREAMS = 1000
+"""Calls that are open at once on one connection (RFC 9113 6.5.2); a client waits with more."""
+
+MAX_METADATA = 16 * 1024
+"""Bytes of a call's metadata, as of the head of a request over HTTP."""
+
+OPTIONS = {
+    "grpc.max_receive_message_length": MAX_REQUEST,
+    "grpc.max_send_message_length": MAX_ANSWER,
+    "grpc.max_metadata_size": MAX_METADATA,
+    "grpc.absolute_max_metadata_size": MAX_METADATA,
+    "grpc.max_concurrent_streams": MAX_STREAMS,
+    # A connection whose other side is gone, though nobody closed it, is found by asking.
+    "grpc.keepalive_time_ms": round(KEEPALIVE * 1000),
+    "grpc.keepalive_timeout_ms": round(KEEPALIVE_ANSWER * 1000),
+    "grpc.keepalive_permit_without_calls": 1,
+    # Clients that ask more often are sent away with ENHANCE_YOUR_CALM; ours ask every `KEEPALIVE` seconds.
+    "grpc.http2.min_recv_ping_interval_without_data_ms": round(KEEPALIVE * 500),
+    # Two servers on one port would share its connections, and neither would notice.
+    "grpc.so_reuseport": 0,
+}
+"""Of gRPC core: include/grpc/impl/channel_arg_names.h."""
+
+LONGEST = 86_400.0
+"""Seconds that streams may go on once no more calls are taken; `stop` ends them."""
+
+_SERVICES = pb.DESCRIPTOR.services_by_name
+_REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+
+class GrpcServer:
+    """Serves `taskd.v1`. Call `start`, and at the end `stop_accepting`, `drain`, `stop`.
+
+    Args:
+        tasks, reads, feed, health: the service.
+        work: the calls of `WorkerService`.
+        identify: says who calls.
+        may_see_all: says who may follow all owners' events.
+        supervisor: owns what runs beside the calls.
+        catalog: where calls are counted.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        reads: Reads,
+        feed: Feed,
+        health: Health,
+        work: object,
+        identify: Identify,
+        may_see_all: Callable[[User], bool],
+        supervisor: Supervisor,
+        catalog: Catalog,
+    ) -> None:
+        self.address: str | None = None
+        """`host:port`, once it has started."""
+        self.watches = Watches(feed)
+        calls = self._calls = Calls(identify, catalog)
+        self._supervisor = supervisor
+        task_calls = TaskCalls(tasks, reads, feed, self.watches, may_see_all)
+        self._handlers = [calls.handlers(_SERVICES["TaskService"], task_calls)]
+        if work is not None:
+            self._handlers.append(calls.handlers(_SERVICES["WorkerService"], work))
+        names = [service.full_name for service in _SERVICES.values()]
+        self._health = HealthCalls(health, names, supervisor)
+        self._reflected = [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *_REFLECTION]
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen.
+
+        Args:
+            host: a name or address.
+            port: 0 takes any; `address` tells which.
+
+        Raises:
+            StartError: the address can't be had.
+        """
+        server = self._server = grpc.aio.server(options=list(OPTIONS.items()))
+        server.add_generic_rpc_handlers((*self._handlers, self._reflection()))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            found = server.add_insecure_port(f"{shown}:{port}")
+        except RuntimeError as error:
+            raise StartError(f"gRPC can't listen on {shown}:{port}: {error}") from None
+        await server.start()
+        self._health.start()
+        self.address = f"{shown}:{found}"
+
+    async def stop_accepting(self) -> None:
+        """Tell who asks that this server is going away, before it is gone."""
+        await self._health.stop()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more calls, end the watches, and let other calls end for up to `seconds`.
+
+        Streams of workers stay until `stop`: what they run has its own time.
+        """
+        if self._server is None:
+            return
+        self.watches.stop()
+        self._supervisor.spawn(self._server.stop(LONGEST), "grpc stop")
+        await self._calls.idle(seconds)
+
+    async def stop(self) -> None:
+        """End what is left. Safe twice, and before `start`."""
+        await self._health.stop()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(0)
+
+    def _reflection(self) -> grpc.GenericRpcHandler:
+        """Return reflection under both its names: the messages of v1 are those of v1alpha."""
+        servicer = ReflectionServicer(self._reflected)
+        handler = grpc.stream_stream_rpc_method_handler(
+            servicer.ServerReflectionInfo,
+            reflection_pb2.ServerReflectionRequest.FromString,
+            reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        return _Named({f"/{name}/ServerReflectionInfo": handler for name in _REFLECTION})
+
+
+class _Named(grpc.GenericRpcHandler):
+    """Handlers of several services by their full names."""
+
+    def __init__(self, handlers: dict[str, Handler]) -> None:
+        self._handlers = handlers
+
+    def service(self, call: grpc.HandlerCallDetails) -> Handler | None:
+        return self._handlers.get(call.method)
