@@ -14,16 +14,12 @@ from taskd.domain.retry import RetryPolicy
 from taskd.errors import StartError
 from taskd.parts import Parts
 from taskd.service.local import LocalTasks
-from taskd.store.migrate import migrate, pending
 from taskd.worker.registry import Registry
 
 if TYPE_CHECKING:
     from taskd.store.embedded import EmbeddedPostgres
 
 logger = logging.getLogger("taskd")
-
-ANSWER_WITHIN = 5.0
-"""Seconds that requests which are being answered get at the end."""
 
 
 class Taskd:
@@ -88,12 +84,12 @@ class Taskd:
     @property
     def http_address(self) -> str | None:
         """Where HTTP is served, as `host:port`."""
-        return self.parts.http.address
+        return self.parts.http_address
 
     @property
     def grpc_address(self) -> str | None:
         """Where gRPC is served, as `host:port`; None: nowhere."""
-        return None if self.parts.grpc is None else self.parts.grpc.address
+        return self.parts.grpc_address
 
     @property
     def data_dir(self) -> Path | None:
@@ -127,30 +123,13 @@ class Taskd:
         for module in self.settings.handlers:
             self.registry.load(module)
         parts = self._parts = Parts(self.settings, await self._database_url(), self.registry)
-        await parts.database.open()
-        if await pending(parts.database):
-            await migrate(self.settings.database_listen_url or parts.database.url)
-        await parts.feed.start()
-        parts.follow()
-        parts.census.start()
-        if parts.cache is not None:
-            await parts.cache.start()
-        parts.notifier.start()
-        await (parts.keeper if parts.worker is None else parts.worker).start()
-        await parts.listener.start()
-        # What was committed before this process listened, by others who did not know of it, was told to nobody here.
-        parts.feed.wake()
-        parts.lag.start()
-        parts.health.started()
-        if parts.grpc is not None and self.settings.grpc is not None:
-            await parts.grpc.start(self.settings.grpc.host, self.settings.grpc.port)
-        await parts.http.start(self.settings.http.host, self.settings.http.port)
+        await parts.start()
 
     def hurry(self) -> None:
         """Wait for no running task at the end, now or when it comes."""
         self._hurried = True
-        if self._parts is not None and self._parts.worker is not None:
-            self._parts.worker.hurry()
+        if self._parts is not None:
+            self._parts.hurry()
 
     async def stop(self) -> None:
         """Stop all parts in order, once; safe twice, and before `start`. Who is cancelled here leaves, it goes on."""
@@ -161,40 +140,8 @@ class Taskd:
         self._stopping = None
 
     async def _stop(self) -> None:
-        parts = self._parts
-        if parts is not None:
-            # 1. Not ready; nobody new.
-            parts.health.stopping()
-            if parts.grpc is not None:
-                await parts.grpc.stop_accepting()
-            await parts.http.stop_accepting()
-            # 2. Idle connections close, sockets get 1001, requests that are being answered end.
-            if parts.hub is not None:
-                await parts.hub.stop(0 if self._hurried else ANSWER_WITHIN)
-            await parts.http.drain(0 if self._hurried else ANSWER_WITHIN)
-            if parts.grpc is not None:
-                await parts.grpc.drain(0 if self._hurried else ANSWER_WITHIN)
-            # 3. Claiming stops; what runs gets its time, then it is cancelled and given back.
-            if parts.worker is not None:
-                await parts.worker.drain(0 if self._hurried else self.settings.shutdown_seconds)
-                await parts.worker.stop()
-            else:
-                await parts.keeper.stop()
-            # 4. Nothing more is written or read.
-            await parts.http.stop()
-            if parts.grpc is not None:
-                await parts.grpc.stop()
-            parts.lag.stop()
-            await parts.plain_tasks.close()
-            await parts.claims.close()
-            if parts.cache is not None:
-                await parts.cache.stop()
-            await parts.census.stop()
-            await parts.notifier.stop()
-            await parts.feed.stop()
-            await parts.listener.stop()
-            await parts.supervisor.stop()
-            await parts.database.close()
+        if self._parts is not None:
+            await self._parts.stop(lambda seconds: 0 if self._hurried else seconds)
             self._parts = None
         if self._embedded is not None:
             await self._embedded.stop()

@@ -1,48 +1,38 @@
-"""The parts of one process: the one place that knows every concrete class, and which of them a role has.
+"""The parts of one process over a database: which of them a role has, how they start, and how they end.
 
-Here they are made and told of one another; `app` starts and stops them. Nothing is global: two sets of parts may live
-in one event loop.
+`front` has those that clients meet. Nothing is global: two sets of parts may live in one event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from taskd import __version__
-from taskd.cache.memory import MemoryCache
-from taskd.cache.port import Cache
 from taskd.config import Settings
-from taskd.http1.head import Head
-from taskd.http1.target import split
+from taskd.front import ANSWER_WITHIN, Front
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.lag import LoopLag
 from taskd.runtime.supervisor import Supervisor
-from taskd.service.cached import CachedReads, CachedTasks
 from taskd.service.census import Census
 from taskd.service.feed import LogFeed
 from taskd.service.health import PartsHealth, from_fault
-from taskd.service.ports import PartHealth, View
 from taskd.service.tasks import TaskService
-from taskd.service.views import LIST, TASK, pack_view, unpack_view, view_size
 from taskd.store.claims import ClaimStore
 from taskd.store.events import EventLog
 from taskd.store.leases import LeaseStore, lock_key
 from taskd.store.listener import Listener, Notifier
+from taskd.store.migrate import migrate, pending
 from taskd.store.pool import Database
 from taskd.store.sweep import SweepStore
 from taskd.store.tasks import TaskStore
 from taskd.store.totals import TotalsStore
-from taskd.web.application import SOCKET_PATH, application, bare_routes, routes
-from taskd.web.identity import by_word
-from taskd.web.server import HttpServer
 from taskd.worker.lease import LeaseKeeper
 from taskd.worker.registry import Registry
 from taskd.worker.worker import Worker
-from taskd.ws.hub import Hub
 
 if TYPE_CHECKING:
     from taskd.rpc.server import GrpcServer
@@ -83,30 +73,8 @@ class Parts:
     def _build_services(self) -> None:
         self.feed = LogFeed(EventLog(self.database), self.supervisor)
         self.census = Census(TotalsStore(self.database), self.feed, self.supervisor)
-        self.cache = self._cache() if self.serves else None
-        self.plain_tasks = TaskService(TaskStore(self.database, self.catalog), self.committed)
-        self.reads = CachedReads(self.plain_tasks, self.cache, self.catalog)
-        self.tasks = CachedTasks(self.plain_tasks, self.reads)
+        self.service = TaskService(TaskStore(self.database, self.catalog), self.committed)
         self.health = PartsHealth()
-
-    def _cache(self) -> Cache[View] | None:
-        settings = self.settings
-        if settings.cache == "off":
-            return None
-        if settings.cache == "memory":
-            ttl, entries, size = settings.cache_ttl, settings.cache_entries, settings.cache_bytes
-            return MemoryCache(self.supervisor, ttl=ttl, entries=entries, size=size, size_of=view_size)
-        # Imported only where it is used: the client takes 9 MiB.
-        from taskd.cache.redis import RedisCache
-
-        return RedisCache(
-            settings.cache,
-            self.supervisor,
-            ttl=settings.cache_ttl,
-            namespace=lambda: self.feed.epoch.hex(),
-            pack=pack_view,
-            unpack=unpack_view,
-        )
 
     def _build_worker(self, registry: Registry) -> None:
         role = self.settings.role
@@ -129,17 +97,17 @@ class Parts:
         self.keeper.on_others = self.notifier.count_peers
 
     def _build_transports(self) -> None:
-        origins, catalog = self.settings.cors_origins, self.catalog
-        self.hub: Hub | None = None
-        if self.serves:
-            per_user = self.settings.ws_connections_per_user
-            self.hub = Hub(self.feed, by_word, self.supervisor, per_user=per_user, origins=origins, catalog=catalog)
-            found = routes(self.tasks, self.reads, self.feed, self.health, catalog)
-        else:
-            found = bare_routes(self.health, catalog)
-        upgrader = Sockets(self.hub) if self.hub else None
-        handle = application(found, by_word, origins, catalog)
-        self.http = HttpServer(handle, self.supervisor, upgrader=upgrader, catalog=catalog)
+        self.front = Front(
+            self.settings,
+            self.service,
+            self.feed,
+            lambda: self.feed.epoch,
+            self.health,
+            self.supervisor,
+            self.catalog,
+            serves=self.serves,
+        )
+        self.tasks = self.front.tasks
         self.grpc = self._grpc() if self.serves and self.settings.grpc is not None else None
 
     def _grpc(self) -> GrpcServer:
@@ -148,8 +116,8 @@ class Parts:
         from taskd.rpc.server import GrpcServer
 
         return GrpcServer(
-            self.tasks,
-            self.reads,
+            self.front.tasks,
+            self.front.reads,
             self.feed,
             self.health,
             None,
@@ -173,15 +141,8 @@ class Parts:
     def _tell_health(self) -> None:
         self.health.add("database", lambda: from_fault(self.database_fault))
         self.health.add("listener", lambda: from_fault(self.listener.fault))
-        if self.cache is not None:
-            self.health.add("cache", self._cache_health)
         if self.worker is not None:
             self.health.add("workers", self.worker.health)
-
-    def _cache_health(self) -> PartHealth:
-        fault = None if self.cache is None else self.cache.fault
-        # Without it all is answered, by the database: no reason to be sent no work.
-        return PartHealth(True, "ok" if fault is None else f"{fault}; reads go to the database")
 
     def _lock_key(self) -> int | None:
         lease: UUID | None = self.keeper.lease
@@ -198,69 +159,112 @@ class Parts:
         if self.worker is not None:
             self.worker.wake()
 
-    def follow(self) -> None:
+    def _follow(self) -> None:
         """Let the parts follow the log: first what others may ask when they are told of a change."""
-        for listener in (self.reads.observe, self.census.observe):
+        for listener in (self.front.reads.observe, self.census.observe):
             self.feed.subscribe(listener)
         if self.worker is not None:
             self.feed.subscribe(self.worker.observe)
-        if self.hub is not None:
-            self.hub.start()
-        self.feed.on_reset(self.begin_anew)
+        if self.front.hub is not None:
+            self.front.hub.start()
+        self.feed.on_reset(self._begin_anew)
 
-    def begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """The log is another one: whoever follows it comes back and is told so."""
-        self.reads.begin_anew()
+        self.front.begin_anew()
         self.census.begin_anew()
-        if self.hub is not None:
-            self.hub.reset()
-        self.http.end_streams()
         if self.grpc is not None:
             self.grpc.watches.reset()
+
+    @property
+    def http_address(self) -> str | None:
+        """Where HTTP is served, as `host:port`."""
+        return self.front.http.address
+
+    @property
+    def grpc_address(self) -> str | None:
+        """Where gRPC is served, as `host:port`; None: nowhere."""
+        return None if self.grpc is None else self.grpc.address
+
+    async def start(self) -> None:
+        """Start all parts, in the order of floors; ready at the end.
+
+        Raises:
+            ConfigError, StartError, Unavailable: what is missing; call `stop` then.
+        """
+        settings = self.settings
+        await self.database.open()
+        if await pending(self.database):
+            await migrate(settings.database_listen_url or self.database.url)
+        await self.feed.start()
+        self._follow()
+        self.census.start()
+        if self.front.cache is not None:
+            await self.front.cache.start()
+        self.notifier.start()
+        await (self.keeper if self.worker is None else self.worker).start()
+        await self.listener.start()
+        # What was committed before this process listened, by others who did not know of it, was told to nobody here.
+        self.feed.wake()
+        self.lag.start()
+        self.health.started()
+        if self.grpc is not None and settings.grpc is not None:
+            await self.grpc.start(settings.grpc.host, settings.grpc.port)
+        await self.front.http.start(settings.http.host, settings.http.port)
+
+    def hurry(self) -> None:
+        """Wait for no running task at the end, now or when it comes."""
+        if self.worker is not None:
+            self.worker.hurry()
+
+    async def stop(self, patience: Callable[[float], float]) -> None:
+        """Stop all parts, in order.
+
+        Args:
+            patience: returns the seconds that may really be waited, of those that are wanted.
+        """
+        # 1. Not ready; nobody new.
+        self.health.stopping()
+        if self.grpc is not None:
+            await self.grpc.stop_accepting()
+        await self.front.http.stop_accepting()
+        # 2. Idle connections close, sockets get 1001, requests and calls that are being answered end.
+        await self.front.drain(patience)
+        if self.grpc is not None:
+            await self.grpc.drain(patience(ANSWER_WITHIN))
+        # 3. Claiming stops; what runs gets its time, then it is cancelled and given back.
+        if self.worker is not None:
+            await self.worker.drain(patience(self.settings.shutdown_seconds))
+            await self.worker.stop()
+        else:
+            await self.keeper.stop()
+        # 4. Nothing more is written or read.
+        await self.front.http.stop()
+        if self.grpc is not None:
+            await self.grpc.stop()
+        self.lag.stop()
+        await self.service.close()
+        await self.claims.close()
+        if self.front.cache is not None:
+            await self.front.cache.stop()
+        await self.census.stop()
+        await self.notifier.stop()
+        await self.feed.stop()
+        await self.listener.stop()
+        await self.supervisor.stop()
+        await self.database.close()
 
 
 def show(parts: Parts) -> None:
     """Show in the metrics what the parts know anyway."""
-    catalog, census, worker, hub, cache = parts.catalog, parts.census, parts.worker, parts.hub, parts.cache
+    catalog, census, worker = parts.catalog, parts.census, parts.worker
     catalog.tasks.track_all(lambda: {(status.value,): number for status, number in census.counts.items()})
     catalog.oldest_ready.track(lambda: census.oldest_ready)
     catalog.average_processing = lambda: census.average_processing
     catalog.workers_busy.track(lambda: 0 if worker is None else worker.pool.busy)
     catalog.workers_slots.track(lambda: 0 if worker is None else worker.slots)
     catalog.refused.track(lambda: 0 if worker is None else worker.executor.refused)
-    catalog.sockets.track(lambda: 0 if hub is None else hub.connections)
-    catalog.events_sent.track(lambda: 0 if hub is None else hub.events_sent)
-    if hub is not None:
-        closed = hub.closed
-        for why in ("client", "lost", "replaced", "too_many_connections", "slow_consumer"):
-            catalog.sockets_closed.expect(why)
-        catalog.sockets_closed.track_all(lambda: {(why.replace(" ", "_"),): n for why, n in closed.items()})
-    catalog.cache_up.track(lambda: int(cache is None or cache.fault is None))
-    if isinstance(cache, MemoryCache):
-        for name in (TASK, LIST):
-            for reason in ("expired", "invalidated", "entries", "bytes"):
-                catalog.cache_evictions.expect(name, reason)
-        catalog.cache_entries.track_all(lambda: {(name,): cache.entries.get(name, 0) for name in (TASK, LIST)})
-        catalog.cache_evictions.track_all(lambda: cache.evictions)
     catalog.database_up.track(lambda: int(parts.database_fault is None))
     catalog.log_behind.track(lambda: parts.feed.behind)
     catalog.pool_connections.track(lambda: parts.database.connections[1], "idle")
     catalog.pool_connections.track(lambda: parts.database.connections[0] - parts.database.connections[1], "busy")
-
-
-class Sockets:
-    """Which requests for a WebSocket the hub takes."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def wants(self, head: Head) -> bool:
-        """Return whether the request is for the socket's path."""
-        try:
-            return split(head.target)[0] == SOCKET_PATH
-        except Exception:
-            return False
-
-    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
-        """Hand the transport to the hub."""
-        return self._hub.upgrade(head, raw_head, tail, transport)

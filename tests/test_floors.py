@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("service",),
     ("worker",),
     ("web", "ws", "rpc"),
-    ("parts", "app"),
+    ("front", "parts", "gateway", "app"),
     ("client",),
     ("cli", "__main__"),
 )

@@ -1,0 +1,149 @@
+"""What serves clients over HTTP, whatever service is behind it: cache, REST, WebSockets, streams, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from taskd.cache.memory import MemoryCache
+from taskd.cache.port import Cache
+from taskd.config import Settings
+from taskd.http1.head import Head
+from taskd.http1.target import split
+from taskd.metrics.catalog import Catalog
+from taskd.runtime.supervisor import Supervisor
+from taskd.service.cached import CachedReads, CachedTasks
+from taskd.service.health import PartsHealth
+from taskd.service.ports import Feed, PartHealth, Tasks, View
+from taskd.service.views import LIST, TASK, pack_view, unpack_view, view_size
+from taskd.web.application import SOCKET_PATH, application, bare_routes, routes
+from taskd.web.identity import by_word
+from taskd.web.server import HttpServer
+from taskd.ws.hub import Hub
+
+
+ANSWER_WITHIN = 5.0
+"""Seconds that requests which are being answered get at the end."""
+
+
+class Front:
+    """The parts that clients meet, built and not yet started.
+
+    Args:
+        settings: of the process.
+        service: what reads and changes tasks, uncached.
+        feed: the event log.
+        epoch: names that log: a shared cache of another log must not be read.
+        health: of all parts; this adds the cache's.
+        serves: False: only health and metrics are answered.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        service: Tasks,
+        feed: Feed,
+        epoch: Callable[[], bytes],
+        health: PartsHealth,
+        supervisor: Supervisor,
+        catalog: Catalog,
+        *,
+        serves: bool = True,
+    ) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._catalog = catalog
+        self.cache = self._cache(epoch) if serves else None
+        self.reads = CachedReads(service, self.cache, catalog)
+        self.tasks = CachedTasks(service, self.reads)
+        self.hub: Hub | None = None
+        origins = settings.cors_origins
+        if serves:
+            per_user = settings.ws_connections_per_user
+            self.hub = Hub(feed, by_word, supervisor, per_user=per_user, origins=origins, catalog=catalog)
+            found = routes(self.tasks, self.reads, feed, health, catalog)
+        else:
+            found = bare_routes(health, catalog)
+        upgrader = Sockets(self.hub) if self.hub else None
+        handle = application(found, by_word, origins, catalog)
+        self.http = HttpServer(handle, supervisor, upgrader=upgrader, catalog=catalog)
+        if self.cache is not None:
+            health.add("cache", self._cache_health)
+        self._show()
+
+    def _cache(self, epoch: Callable[[], bytes]) -> Cache[View] | None:
+        settings = self._settings
+        if settings.cache == "off":
+            return None
+        if settings.cache == "memory":
+            ttl, entries, size = settings.cache_ttl, settings.cache_entries, settings.cache_bytes
+            return MemoryCache(self._supervisor, ttl=ttl, entries=entries, size=size, size_of=view_size)
+        # Imported only where it is used: the client takes 9 MiB.
+        from taskd.cache.redis import RedisCache
+
+        return RedisCache(
+            settings.cache,
+            self._supervisor,
+            ttl=settings.cache_ttl,
+            namespace=lambda: epoch().hex(),
+            pack=pack_view,
+            unpack=unpack_view,
+        )
+
+    def _cache_health(self) -> PartHealth:
+        fault = None if self.cache is None else self.cache.fault
+        # Without it all is answered, by the service behind it: no reason to be sent no work.
+        return PartHealth(True, "ok" if fault is None else f"{fault}; reads go to the database")
+
+    def begin_anew(self) -> None:
+        """The log is another one: whoever follows it comes back and is told so."""
+        self.reads.begin_anew()
+        if self.hub is not None:
+            self.hub.reset()
+        self.http.end_streams()
+
+    async def drain(self, patience: Callable[[float], float]) -> None:
+        """Send sockets away, close idle connections, and let what is being answered end.
+
+        Args:
+            patience: returns the seconds that may really be waited, of those that are wanted.
+        """
+        if self.hub is not None:
+            await self.hub.stop(patience(ANSWER_WITHIN))
+        await self.http.drain(patience(ANSWER_WITHIN))
+
+    def _show(self) -> None:
+        """Show in the metrics what the parts know anyway."""
+        catalog, hub, cache = self._catalog, self.hub, self.cache
+        catalog.sockets.track(lambda: 0 if hub is None else hub.connections)
+        catalog.events_sent.track(lambda: 0 if hub is None else hub.events_sent)
+        if hub is not None:
+            closed = hub.closed
+            for why in ("client", "lost", "replaced", "too_many_connections", "slow_consumer"):
+                catalog.sockets_closed.expect(why)
+            catalog.sockets_closed.track_all(lambda: {(why.replace(" ", "_"),): n for why, n in closed.items()})
+        catalog.cache_up.track(lambda: int(cache is None or cache.fault is None))
+        if isinstance(cache, MemoryCache):
+            for name in (TASK, LIST):
+                for reason in ("expired", "invalidated", "entries", "bytes"):
+                    catalog.cache_evictions.expect(name, reason)
+            catalog.cache_entries.track_all(lambda: {(name,): cache.entries.get(name, 0) for name in (TASK, LIST)})
+            catalog.cache_evictions.track_all(lambda: cache.evictions)
+
+
+class Sockets:
+    """Which requests for a WebSocket the hub takes."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def wants(self, head: Head) -> bool:
+        """Return whether the request is for the socket's path."""
+        try:
+            return split(head.target)[0] == SOCKET_PATH
+        except Exception:
+            return False
+
+    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
+        """Hand the transport to the hub."""
+        return self._hub.upgrade(head, raw_head, tail, transport)
