@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 from taskd.config import Settings, validate_start
 from taskd.domain.retry import RetryPolicy
 from taskd.errors import StartError
-from taskd.parts import Parts
 from taskd.service.local import LocalTasks
 from taskd.worker.registry import Registry
 
 if TYPE_CHECKING:
+    from taskd.gateway import Gateway
+    from taskd.parts import Parts
     from taskd.store.embedded import EmbeddedPostgres
 
 logger = logging.getLogger("taskd")
@@ -46,7 +47,7 @@ class Taskd:
         validate_start(settings)
         self.settings = settings
         self.registry = Registry()
-        self._parts: Parts | None = None
+        self._parts: Parts | Gateway | None = None
         self._embedded: EmbeddedPostgres | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._hurried = False
@@ -70,7 +71,7 @@ class Taskd:
         return add
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> Parts | Gateway:
         """What it is made of, while it runs."""
         if self._parts is None:
             raise StartError("taskd is not started")
@@ -122,8 +123,18 @@ class Taskd:
         """
         for module in self.settings.handlers:
             self.registry.load(module)
-        parts = self._parts = Parts(self.settings, await self._database_url(), self.registry)
-        await parts.start()
+        self._parts = await self._make()
+        await self._parts.start()
+
+    async def _make(self) -> Parts | Gateway:
+        # Each imported only where it is used: a gateway has no database, and others need no gRPC.
+        if self.settings.upstream is not None:
+            from taskd.gateway import Gateway
+
+            return Gateway(self.settings, self.settings.upstream)
+        from taskd.parts import Parts
+
+        return Parts(self.settings, await self._database_url(), self.registry)
 
     def hurry(self) -> None:
         """Wait for no running task at the end, now or when it comes."""

@@ -78,7 +78,9 @@ class Settings:
         "What this process does: `api` serves, `worker` runs tasks, `gateway` serves from another process.",
     )
     upstream: str | None = _declare(
-        Text("host:port", r"[^\s/@]+:[0-9]{1,5}"), "", "For a gateway: the gRPC address that it serves from."
+        Text("host:port", r"[^\s/@]+:[0-9]{1,5}"),
+        "",
+        "For a gateway: the gRPC address that it serves from; of a name with several addresses, all.",
     )
     handlers: tuple[str, ...] = _declare(
         Several(Text("a module's dotted name", r"[^\W\d]\w*(\.[^\W\d]\w*)*")), "", "Modules whose handlers run here."
@@ -199,6 +201,10 @@ def validate_start(settings: Settings) -> None:
         raise ConfigError("TASKD_ROLE=gateway wants TASKD_UPSTREAM: the address that it serves from")
     if settings.upstream is not None and settings.role != "gateway":
         raise ConfigError("TASKD_UPSTREAM is only for TASKD_ROLE=gateway")
+    if settings.role == "gateway":
+        for name in ("database_url", "database_listen_url", "handlers"):
+            if getattr(settings, name):
+                raise ConfigError(f"{SETTINGS[name].variable} is not for TASKD_ROLE=gateway, which has no database")
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("TASKD_TLS_CERT and TASKD_TLS_KEY go together")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
@@ -212,8 +218,6 @@ def _refuse_not_yet(settings: Settings) -> None:
     # A setting that is taken and then does nothing would be worse than none, most of all one that protects.
     if settings.auth == "token":
         raise ConfigError("TASKD_AUTH=token: tokens are not there yet; TASKD_AUTH=none serves on loopback without")
-    if settings.role == "gateway":
-        raise ConfigError("TASKD_ROLE=gateway: the gateway is not there yet")
     for name in ("tls_cert", "rate_limit", "database_replica_url"):
         if getattr(settings, name) is not None:
             raise ConfigError(f"{SETTINGS[name].variable} is not there yet; leave it out")

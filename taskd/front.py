@@ -21,7 +21,6 @@ from taskd.web.identity import by_word
 from taskd.web.server import HttpServer
 from taskd.ws.hub import Hub
 
-
 ANSWER_WITHIN = 5.0
 """Seconds that requests which are being answered get at the end."""
 

@@ -39,6 +39,10 @@ def traceparent_of(given: str | None) -> str | None:
     return given if given is not None and _TRACEPARENT.fullmatch(given) else None
 
 
+traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""The W3C trace context that the request came with, if any; goes along to whoever is asked on its behalf."""
+
+
 def fields(**facts: object) -> dict[str, Any]:
     """Return facts to log along with a message: `logger.info("created", extra=fields(task=id))`."""
     return {"taskd": facts}

@@ -8,7 +8,7 @@ through the process without anybody reading their payload.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -42,10 +42,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who calls. `name` is the owner of what they create."""
+    """Who calls. `name` is the owner of what they create.
+
+    `authorization` is what they proved it with, for a gateway, which passes it on and decides nothing by it.
+    """
 
     name: str
     role: Role = Role.USER
+    authorization: str | None = field(default=None, repr=False)
 
     @property
     def sees_all(self) -> bool:

@@ -57,6 +57,12 @@ _PLAIN: Mapping[Code, type[TaskdError]] = {
 """What a status without details stands for, as far as it is not the server's own fault."""
 
 
+_FINER: Mapping[Code, type[TaskdError]] = {
+    Code.RESOURCE_EXHAUSTED: RateLimited,
+    Code.ABORTED: errors.StaleVersion,
+}
+
+
 def reason_of(error: type[TaskdError]) -> str:
     """Return an error's stable name as `ErrorInfo` has it."""
     return error.code.upper().replace("-", "_")
@@ -96,9 +102,10 @@ def error_of(code: Code, message: str, trailers: Iterable[tuple[str, str | bytes
     for detail in () if status is None else status.details:
         for found in (info, bad, retry):
             _unpack(detail, found)
-    kind = _BY_REASON.get(info.reason) if info.domain == DOMAIN else None
-    if kind is None:
-        kind = Unavailable if code in AWAY else _PLAIN.get(code, TaskdError)
+    kind: type[TaskdError] = Unavailable if code in AWAY else _PLAIN.get(code, TaskdError)
+    if info.domain == DOMAIN:
+        # A reason that is not known here is of a finer class than those that are.
+        kind = _BY_REASON.get(info.reason) or _FINER.get(code, kind)
     if issubclass(kind, Invalid) and bad.field_violations:
         return Invalid([Fault(fault.field, fault.description) for fault in bad.field_violations])
     if issubclass(kind, Invalid):

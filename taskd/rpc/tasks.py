@@ -20,7 +20,7 @@ from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, pa
 from taskd.domain.model import User
 from taskd.domain.search import SearchPage
 from taskd.errors import Fault, Forbidden, Invalid
-from taskd.rpc.calls import Send
+from taskd.rpc.calls import Answer, Send
 from taskd.rpc.messages import event_message, new_task_body, patch_body, status_texts, task_message, time_text
 from taskd.rpc.watch import Watches
 from taskd.service.ports import Feed, Reads, Tasks, View
@@ -71,13 +71,19 @@ class TaskCalls:
         tasks = await self._tasks.create_many(user, drafts, key)
         return pb.BatchCreateTasksResponse(tasks=map(task_message, tasks))
 
-    async def get_task(self, user: User, request: pb.GetTaskRequest) -> bytes:
-        view = await self._reads.task(user, _id(request.id))
+    async def get_task(self, user: User, request: pb.GetTaskRequest) -> Answer:
+        task_id = _id(request.id)
+        if self._is_behind(request.not_before):
+            return pb.GetTaskResponse(task=task_message(await self._tasks.get(user, task_id)))
+        view = await self._reads.task(user, task_id)
         return self._answer(view, lambda value: pb.GetTaskResponse(task=task_message(decode_task(value))))
 
-    async def list_tasks(self, user: User, request: pb.ListTasksRequest) -> bytes:
+    async def list_tasks(self, user: User, request: pb.ListTasksRequest) -> Answer:
         with _named(_list_name):
             query = parse_list_query(user, _list_pairs(request))
+            if self._is_behind(request.not_before):
+                page = await self._tasks.list(user, query)
+                return pb.ListTasksResponse(tasks=map(task_message, page.tasks), next_cursor=page.next_cursor or "")
             view = await self._reads.page(user, query)
         return self._answer(
             view,
@@ -152,6 +158,10 @@ class TaskCalls:
         if all_owners or user.sees_all:
             return lambda event: True
         return lambda event: event.task.owner == user.name
+
+    def _is_behind(self, not_before: str) -> bool:
+        """Return whether the cache here may not have been told yet of what the caller has."""
+        return bool(not_before) and decode_log_cursor(not_before, "not_before").key > self._feed.position
 
     def _event(self, event: Event) -> pb.TaskEvent:
         return event_message(event, self._feed.cursor(event.key))

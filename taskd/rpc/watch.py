@@ -19,7 +19,7 @@ from taskd.domain.cursor import decode_log_cursor
 from taskd.domain.event import Event, EventKey
 from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import KIND
-from taskd.errors import Fault, Invalid, RateLimited, TaskdError, Unavailable
+from taskd.errors import Fault, Invalid, RateLimited, StaleVersion, TaskdError, Unavailable
 from taskd.rpc.calls import Send
 from taskd.rpc.messages import STATUS_OF, event_message, timestamp
 from taskd.service.ports import Feed
@@ -48,8 +48,10 @@ Sees = Callable[[Event], bool]
 _ID = Id()
 
 
-class LogChanged(TaskdError):
+class LogChanged(StaleVersion):
     """The log is another one: whoever follows it must begin anew."""
+
+    code = "log-changed"
 
 
 class SlowReader(RateLimited):

@@ -505,15 +505,21 @@ class GetTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    not_before: _builtins.str
+    """A cursor of the event log: the answer is no older than that place, whichever server gives it. Empty: it may be as old
+    as the news of a change takes from one server to another.
+    """
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        not_before: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "not_before", b"not_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,6 +557,7 @@ class ListTasksRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """Only tasks of this kind. Empty: of any."""
     owner: _builtins.str
@@ -560,6 +567,8 @@ class ListTasksRequest(_message.Message):
     cursor: _builtins.str
     """`next_cursor` of the page before. Empty: the first page."""
     order: Global___ListOrder.ValueType
+    not_before: _builtins.str
+    """As of GetTaskRequest."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskStatus.ValueType]:
         """Only tasks in one of these; none: in any."""
@@ -579,10 +588,11 @@ class ListTasksRequest(_message.Message):
         limit: _builtins.int = ...,
         cursor: _builtins.str = ...,
         order: Global___ListOrder.ValueType = ...,
+        not_before: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "kind", b"kind", "limit", b"limit", "order", b"order", "owner", b"owner", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "cursor", b"cursor", "kind", b"kind", "limit", b"limit", "not_before", b"not_before", "order", b"order", "owner", b"owner", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,82 @@
+"""The parts of a gateway: what clients meet, over the service of a taskd elsewhere, without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from taskd import __version__
+from taskd.config import Settings
+from taskd.front import Front
+from taskd.metrics.catalog import Catalog
+from taskd.metrics.lag import LoopLag
+from taskd.rpc.channel import open_channel
+from taskd.rpc.feed import RemoteFeed
+from taskd.rpc.upstream import RemoteTasks
+from taskd.runtime.supervisor import Supervisor
+from taskd.service.health import PartsHealth, from_fault
+
+
+class Gateway:
+    """What a gateway is made of, built and not yet started; in the order of floors.
+
+    It starts whether or not its upstream can be reached: until then it is not ready, and answers 503.
+    """
+
+    grpc_address = None
+    """A gateway serves no gRPC: whoever speaks it asks the upstream."""
+
+    def __init__(self, settings: Settings, upstream: str) -> None:
+        self.settings = settings
+        self.supervisor = Supervisor()
+        self.catalog = Catalog(__version__, settings.metrics_buckets)
+        self.lag = LoopLag(self.catalog.loop_lag.labels())
+        self.channel = open_channel(upstream)
+        self.feed = RemoteFeed(self.channel, self.supervisor)
+        self.health = PartsHealth()
+        self.health.add("upstream", lambda: from_fault(self.feed.fault))
+        service = RemoteTasks(self.channel, self.feed.place)
+        self.front = Front(
+            settings, service, self.feed, lambda: self.feed.epoch, self.health, self.supervisor, self.catalog
+        )
+        self.tasks = self.front.tasks
+
+    @property
+    def http_address(self) -> str | None:
+        """Where HTTP is served, as `host:port`."""
+        return self.front.http.address
+
+    async def start(self) -> None:
+        """Start all parts.
+
+        Raises:
+            StartError: the address can't be had; call `stop` then.
+        """
+        self.feed.subscribe(self.front.reads.observe)
+        if self.front.hub is not None:
+            self.front.hub.start()
+        self.feed.on_reset(self.front.begin_anew)
+        if self.front.cache is not None:
+            await self.front.cache.start()
+        self.feed.start()
+        self.lag.start()
+        self.health.started()
+        await self.front.http.start(self.settings.http.host, self.settings.http.port)
+
+    def hurry(self) -> None:
+        """Nothing runs here that would be waited for."""
+
+    async def stop(self, patience: Callable[[float], float]) -> None:
+        """Stop all parts, in order; see `Parts.stop`."""
+        # 1. Not ready; nobody new.
+        self.health.stopping()
+        await self.front.http.stop_accepting()
+        # 2. Idle connections close, sockets get 1001, requests that are being answered end.
+        await self.front.drain(patience)
+        # 3. Nothing more is asked.
+        await self.front.http.stop()
+        self.lag.stop()
+        if self.front.cache is not None:
+            await self.front.cache.stop()
+        await self.feed.stop()
+        await self.supervisor.stop()
+        await self.channel.close()

@@ -1,0 +1,243 @@
+"""The event log of a taskd elsewhere, as transports see one: `ports.Feed` over `WatchTasks` and `ListEvents`.
+
+One watch of everything feeds all who follow here. It is opened again from its last cursor when it breaks, so that
+whoever is connected here notices nothing but a pause; only when the log turns out to be another one, or no longer
+reaches back so far, must they begin anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+
+from taskd.clock import Clock, monotonic
+from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
+from taskd.domain.event import LOG_START, Event, EventKey
+from taskd.domain.model import Role, User
+from taskd.errors import TaskdError, Unavailable
+from taskd.rpc.messages import event_of, time_of
+from taskd.rpc.upstream import ANSWER_WITHIN, answered, metadata_of
+from taskd.runtime.backoff import Backoff
+from taskd.runtime.service import Periodic
+from taskd.runtime.supervisor import Supervisor
+from taskd.service.feed import READERS, Ring
+from taskd.service.ports import Listener, Resume
+from taskd.v1 import taskd_pb2 as pb
+from taskd.v1.taskd_pb2_grpc import TaskServiceStub
+
+logger = logging.getLogger("taskd.feed")
+
+SILENCE = 20.0
+"""Seconds without an answer after which the watch counts as broken: it has a heartbeat of 15."""
+
+MOST = 1000
+"""Events of one `ListEvents`."""
+
+GATEWAY = User("gateway", Role.ADMIN)
+
+
+class RemoteFeed:
+    """Follows another process's log; implements `ports.Feed`.
+
+    Until the first contact nothing is known of the log: `fault` says so, and a cursor can't be judged.
+
+    Args:
+        channel: to the service; whoever made it closes it.
+        supervisor: owns the watch.
+        silence: seconds; see `SILENCE`.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        supervisor: Supervisor,
+        *,
+        silence: float = SILENCE,
+        clock: Clock = monotonic,
+    ) -> None:
+        self._stub = TaskServiceStub(channel)
+        self._silence = silence
+        self._clock = clock
+        self._epoch = b""
+        self._position = LOG_START
+        self._ring = Ring(LOG_START)
+        self._ahead: float | None = None
+        self._follows = False
+        self._fault: str | None = "no contact yet"
+        self._listeners: list[Listener] = []
+        self._on_reset: list[Callable[[], None]] = []
+        self._readers = asyncio.Semaphore(READERS)
+        self._backoff = Backoff(0.1, 1.0)
+        self._service = Periodic("upstream", self.run_once, supervisor, Backoff(0.1, 1.0))
+
+    @property
+    def position(self) -> EventKey:
+        """The key of the last event that was handed to listeners."""
+        return self._position
+
+    @property
+    def epoch(self) -> bytes:
+        """Which log it is; empty before the first contact."""
+        return self._epoch
+
+    @property
+    def fault(self) -> str | None:
+        """Why the log can't be followed now, or None."""
+        return self._fault
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._service.start()
+
+    async def stop(self) -> None:
+        """Follow no longer. Safe twice, and before `start`."""
+        await self._service.stop()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with each batch of new events; the answer ends that. Safe twice."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when all who follow must begin anew."""
+        self._on_reset.append(callback)
+
+    async def run_once(self) -> float:
+        """Follow the log until that breaks; return the seconds until the next try."""
+        try:
+            await self._follow()
+        except TaskdError as error:
+            self._lost(str(error))
+        return self._backoff.next()
+
+    async def _follow(self) -> None:
+        request = pb.WatchTasksRequest(after=self.place(), all_owners=True)
+        watch = self._stub.WatchTasks(request, metadata=tuple(metadata_of(GATEWAY)))
+        try:
+            while True:
+                answer = await self._next(watch)
+                try:
+                    self._take(answer)
+                except (KeyError, ValueError) as error:
+                    raise Unavailable(f"the upstream says what is not understood here: {error!r}") from error
+        finally:
+            watch.cancel()
+
+    async def _next(self, watch: Any) -> pb.WatchTasksResponse:
+        try:
+            async with asyncio.timeout(self._silence):
+                answer = await watch.read()
+        except TimeoutError:
+            raise Unavailable(f"nothing was heard for {self._silence:g} seconds") from None
+        except grpc.aio.AioRpcError as error:
+            raise answered(error) from None
+        if not isinstance(answer, pb.WatchTasksResponse):
+            raise Unavailable("the watch has ended")
+        return answer
+
+    def _take(self, answer: pb.WatchTasksResponse) -> None:
+        """Take what a watch tells, and hand it on."""
+        cursor = decode_log_cursor(answer.cursor, "cursor")
+        if answer.HasField("start"):
+            self._found(cursor, answer.start.recovered)
+        if answer.HasField("now"):
+            # It was sent a while ago: the clock there is ahead by this, or more.
+            least = time_of(answer.now).timestamp() - self._clock()
+            self._ahead = least if self._ahead is None else max(self._ahead, least)
+        events = [event_of(message) for message in answer.events]
+        self._ring.extend(events)
+        self._position = max(self._position, cursor.key)
+        if events:
+            for listener in tuple(self._listeners):
+                listener(events)
+
+    def _found(self, cursor: LogCursor, recovered: bool) -> None:
+        """Take note that there is a watch."""
+        self._ahead = None
+        self._backoff.reset()
+        if self._fault is not None:
+            logger.info("following the log of the upstream")
+        self._fault = None
+        if recovered and cursor.epoch == self._epoch:
+            return
+        if self._epoch:
+            logger.error("the upstream's log is not the one that was read before; all readers must begin anew")
+        self._epoch, self._position = cursor.epoch, cursor.key
+        self._ring = Ring(cursor.key)
+        # Also at the first contact: who came before it was told of no place, and may have missed something.
+        for callback in tuple(self._on_reset):
+            callback()
+
+    def _lost(self, fault: str) -> None:
+        if self._fault is None:
+            logger.warning("the upstream's log can't be followed: %s", fault)
+        self._fault = fault
+
+    async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
+        """Return up to `limit` events behind `after`, none that listeners have not been handed; see `ports.Feed`."""
+        recent = self._ring.read(after, limit)
+        if recent is not None:
+            return recent
+        found: list[Event] = []
+        async with self._readers:
+            while True:
+                answer = await self._list(self.cursor(after), min(MOST, limit - len(found)))
+                found += [event_of(message) for message in answer.events]
+                if not answer.more or len(found) >= limit:
+                    break
+                after = decode_log_cursor(answer.cursor, "cursor").key
+        return [event for event in found if event.key <= self._position]
+
+    def age(self, at: datetime) -> float:
+        """Return the seconds since a moment of the database's clock, 0 at least."""
+        return 0.0 if self._ahead is None else max(0.0, self._clock() + self._ahead - at.timestamp())
+
+    def now(self) -> datetime | None:
+        """Return the present moment by the database's clock, or None before the first contact."""
+        return None if self._ahead is None else datetime.fromtimestamp(self._clock() + self._ahead, UTC)
+
+    def cursor(self, key: EventKey) -> str:
+        """Return the opaque text of a place."""
+        return encode_log_cursor(LogCursor(self._epoch, key))
+
+    def place(self) -> str:
+        """Return the place up to which listeners have been told, as a cursor; empty before the first contact."""
+        return self.cursor(self._position) if self._epoch else ""
+
+    async def resume(self, text: str) -> Resume:
+        """Return the place of a cursor's text.
+
+        Raises:
+            Invalid: it is no cursor.
+            Unavailable: the upstream has to judge it, and is away.
+        """
+        cursor = decode_log_cursor(text)
+        if cursor.epoch == self._epoch and self._ring.start <= cursor.key <= self._position:
+            return Resume(cursor.key, recovered=True)
+        if not self._epoch:
+            raise Unavailable("the upstream has not been reached yet")
+        answer = await self._list(text, 1)
+        if answer.recovered and cursor.epoch == self._epoch:
+            return Resume(cursor.key, recovered=True)
+        return Resume(self._position, recovered=False)
+
+    async def _list(self, after: str, limit: int) -> pb.ListEventsResponse:
+        request = pb.ListEventsRequest(after=after, limit=limit, all_owners=True)
+        try:
+            answer: pb.ListEventsResponse = await self._stub.ListEvents(
+                request, timeout=ANSWER_WITHIN, metadata=tuple(metadata_of(GATEWAY))
+            )
+        except grpc.aio.AioRpcError as error:
+            raise answered(error) from None
+        return answer

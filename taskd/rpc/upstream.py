@@ -1,0 +1,189 @@
+"""The service of a taskd elsewhere, as transports see one: `ports.Tasks` over `TaskService`.
+
+Each call goes out as its own caller, with his words and his token: what he may do is decided where the tasks are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from taskd import log
+from taskd.domain.codec import dump_json
+from taskd.domain.event import Event
+from taskd.domain.forms import TaskPatch
+from taskd.domain.model import ListQuery, NewTask, Page, Task, User
+from taskd.domain.search import Found, SearchPage, SearchQuery
+from taskd.errors import Fault, Invalid, TaskdError
+from taskd.rpc.identity import USER, USER_BYTES
+from taskd.rpc.messages import STATUS, event_of, new_task_message, task_of, timestamp
+from taskd.rpc.status import error_of
+from taskd.v1 import taskd_pb2 as pb
+from taskd.v1.taskd_pb2_grpc import TaskServiceStub
+
+ANSWER_WITHIN = 15.0
+"""Seconds for one call; the service stops working on it then."""
+
+NO_VERSION = 0
+"""Stands for a version that no task has."""
+
+T = TypeVar("T")
+
+_PREFIX = re.compile(r"^(task|patch)\.")
+_NAMES = {"statuses": "status", "idempotency_key": "Idempotency-Key"}
+
+
+def metadata_of(user: User) -> Iterator[tuple[str, str | bytes]]:
+    """Yield what goes along with a user's call: who he is, what he proved it with, the request that it is for."""
+    if user.name.isascii() and user.name.isprintable():
+        yield USER, user.name
+    else:
+        yield USER_BYTES, user.name.encode()
+    if user.authorization is not None:
+        yield "authorization", user.authorization
+    if (request_id := log.request_id.get()) is not None:
+        yield "x-request-id", request_id
+    if (traceparent := log.traceparent.get()) is not None:
+        yield "traceparent", traceparent
+
+
+class RemoteTasks:
+    """Implements `ports.Tasks` by asking.
+
+    Every method raises what the service answers, in REST's words, and `Unavailable` when nobody answers in time.
+
+    Args:
+        channel: to the service; whoever made it closes it.
+        place: returns the cursor up to which the callers here may have been told of changes: what is read is no older,
+            whichever of several servers answers.
+        seconds: that a call may take.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, place: Callable[[], str] = lambda: "", seconds: float = ANSWER_WITHIN
+    ) -> None:
+        self._stub = TaskServiceStub(channel)
+        self._place = place
+        self._seconds = seconds
+
+    async def create(self, user: User, draft: NewTask, key: str | None = None) -> Task:
+        """Create one task; see `ports.Tasks`."""
+        request = pb.CreateTaskRequest(task=new_task_message(draft), idempotency_key=key or "")
+        return task_of((await self._ask(self._stub.CreateTask, user, request)).task)
+
+    async def create_many(self, user: User, drafts: Sequence[NewTask], key: str | None = None) -> list[Task]:
+        """Create tasks, all or none; see `ports.Tasks`."""
+        request = pb.BatchCreateTasksRequest(tasks=map(new_task_message, drafts), idempotency_key=key or "")
+        answer = await self._ask(self._stub.BatchCreateTasks, user, request)
+        return [task_of(message) for message in answer.tasks]
+
+    async def get(self, user: User, task_id: UUID) -> Task:
+        """Return one task; see `ports.Tasks`."""
+        request = pb.GetTaskRequest(id=str(task_id), not_before=self._place())
+        return task_of((await self._ask(self._stub.GetTask, user, request)).task)
+
+    async def list(self, user: User, query: ListQuery) -> Page:
+        """Return one page of tasks; see `ports.Tasks`."""
+        request = pb.ListTasksRequest(
+            statuses=[STATUS[status] for status in query.statuses],
+            kind=query.kind or "",
+            owner=query.owner or "" if user.sees_all else "",
+            created_after=None if query.created_after is None else timestamp(query.created_after),
+            created_before=None if query.created_before is None else timestamp(query.created_before),
+            limit=query.limit,
+            cursor=query.cursor or "",
+            order=pb.LIST_ORDER_NEWEST_FIRST if query.newest_first else pb.LIST_ORDER_OLDEST_FIRST,
+            not_before=self._place(),
+        )
+        answer = await self._ask(self._stub.ListTasks, user, request)
+        return Page(tuple(map(task_of, answer.tasks)), answer.next_cursor or None)
+
+    async def update(self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None) -> Task:
+        """Change a task; see `ports.Tasks`."""
+        request = pb.UpdateTaskRequest(
+            id=str(task_id),
+            patch=_patch_message(patch),
+            update_mask=FieldMask(paths=patch.fields),
+            if_versions=_versions(if_match),
+        )
+        return task_of((await self._ask(self._stub.UpdateTask, user, request)).task)
+
+    async def delete(self, user: User, task_id: UUID, if_match: frozenset[int] | None = None) -> Task:
+        """Remove a task; see `ports.Tasks`."""
+        request = pb.DeleteTaskRequest(id=str(task_id), if_versions=_versions(if_match))
+        return task_of((await self._ask(self._stub.DeleteTask, user, request)).task)
+
+    async def cancel(self, user: User, task_id: UUID) -> Task:
+        """Cancel a task; see `ports.Tasks`."""
+        return task_of((await self._ask(self._stub.CancelTask, user, pb.CancelTaskRequest(id=str(task_id)))).task)
+
+    async def retry(self, user: User, task_id: UUID) -> Task:
+        """Put a task back to `new`; see `ports.Tasks`."""
+        return task_of((await self._ask(self._stub.RetryTask, user, pb.RetryTaskRequest(id=str(task_id)))).task)
+
+    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
+        """Return a task's events; see `ports.Tasks`."""
+        request = pb.ListTaskEventsRequest(id=str(task_id))
+        return [event_of(event) for event in (await self._ask(self._stub.ListTaskEvents, user, request)).events]
+
+    async def search(self, user: User, query: SearchQuery) -> SearchPage:
+        """Return one page of what was found; see `ports.Tasks`."""
+        request = pb.SearchTasksRequest(
+            query=query.text,
+            prefix=query.prefix,
+            statuses=[STATUS[status] for status in query.statuses],
+            kind=query.kind or "",
+            limit=query.limit,
+            cursor=query.cursor or "",
+        )
+        answer = await self._ask(self._stub.SearchTasks, user, request)
+        return SearchPage(
+            results=tuple(_found(result) for result in answer.results),
+            total=answer.total,
+            exact=answer.total_exact,
+            next_cursor=answer.next_cursor or None,
+            hint=answer.hint or None,
+        )
+
+    async def _ask(self, call: Callable[..., Any], user: User, request: object) -> Any:
+        try:
+            return await call(request, timeout=self._seconds, metadata=tuple(metadata_of(user)))
+        except grpc.aio.AioRpcError as error:
+            raise in_words_of_rest(answered(error)) from None
+
+
+def answered(error: grpc.aio.AioRpcError) -> TaskdError:
+    """Return the error that a call was answered with."""
+    return error_of(error.code(), error.details() or "the service does not answer", error.trailing_metadata() or ())
+
+
+def in_words_of_rest(error: TaskdError) -> TaskdError:
+    """Return an error whose fields are named as REST names them."""
+    if not isinstance(error, Invalid):
+        return error
+    named = [(_PREFIX.sub("", fault.field), fault.message) for fault in error.faults]
+    return Invalid([Fault(_NAMES.get(field, field), message) for field, message in named])
+
+
+def _versions(if_match: Collection[int] | None) -> Collection[int]:
+    """Return the versions of a precondition; one that nothing can meet names a version that no task has."""
+    return () if if_match is None else if_match or (NO_VERSION,)
+
+
+def _patch_message(patch: TaskPatch) -> pb.TaskPatch:
+    fields = dict(patch.fields)
+    if fields.get("payload") is not None:
+        fields["payload"] = dump_json(fields["payload"])
+    if fields.get("run_at") is not None:
+        fields["run_at"] = timestamp(fields["run_at"])
+    return pb.TaskPatch(**{name: value for name, value in fields.items() if value is not None})
+
+
+def _found(result: pb.SearchResult) -> Found:
+    highlights = result.highlights
+    return Found(task_of(result.task), result.rank, highlights.title, highlights.description)
