@@ -20,7 +20,9 @@ CREATE TABLE meta (
     system_identifier bigint NOT NULL,
     -- The greatest key of an event that was dropped: a reader that stands before it may have missed something.
     floor_xid xid8 NOT NULL DEFAULT '0',
-    floor_seq bigint NOT NULL DEFAULT 0
+    floor_seq bigint NOT NULL DEFAULT 0,
+    -- Which text search configuration the documents are made with, schema and all.
+    search_config text NOT NULL DEFAULT 'pg_catalog.russian'
 );
 INSERT INTO meta (system_identifier) SELECT system_identifier FROM pg_control_system();
 
@@ -34,8 +36,8 @@ CREATE TABLE tasks (
     payload json NOT NULL,
     created_at timestamptz NOT NULL,
     document tsvector NOT NULL GENERATED ALWAYS AS (
-        setweight(to_tsvector('pg_catalog.russian'::regconfig, translate(title, 'ёЁ', 'еЕ')), 'A')
-        || setweight(to_tsvector('pg_catalog.russian'::regconfig, translate(description, 'ёЁ', 'еЕ')), 'B')
+        setweight(to_tsvector('pg_catalog.russian'::regconfig, translate(title, 'ёЁ<>', 'еЕ  ')), 'A')
+        || setweight(to_tsvector('pg_catalog.russian'::regconfig, translate(description, 'ёЁ<>', 'еЕ  ')), 'B')
     ) STORED
 );
 CREATE INDEX tasks_created ON tasks (created_at, id);
@@ -374,3 +376,23 @@ CREATE TABLE idempotency (
     PRIMARY KEY (owner, key)
 );
 CREATE INDEX idempotency_created ON idempotency (created_at);
+
+-- Makes all documents anew: rewrites the table, which is locked meanwhile. A column of another expression, because
+-- PostgreSQL can change that of a generated column only from 17 on.
+CREATE FUNCTION set_search_config(config regconfig) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    name text;
+BEGIN
+    SELECT format('%I.%I', n.nspname, c.cfgname) INTO name
+    FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace WHERE c.oid = config;
+    ALTER TABLE tasks DROP COLUMN document;
+    EXECUTE format($sql$
+        ALTER TABLE tasks ADD COLUMN document tsvector NOT NULL GENERATED ALWAYS AS (
+            setweight(to_tsvector(%1$L::regconfig, translate(title, 'ёЁ<>', 'еЕ  ')), 'A')
+            || setweight(to_tsvector(%1$L::regconfig, translate(description, 'ёЁ<>', 'еЕ  ')), 'B')
+        ) STORED
+    $sql$, name);
+    CREATE INDEX tasks_document ON tasks USING gin (document);
+    UPDATE meta SET search_config = name;
+END
+$$;

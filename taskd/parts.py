@@ -27,6 +27,7 @@ from taskd.store.leases import LeaseStore, lock_key
 from taskd.store.listener import Listener, Notifier
 from taskd.store.migrate import migrate, pending
 from taskd.store.pool import Database
+from taskd.store.search import SearchStore, configure
 from taskd.store.sweep import SweepStore
 from taskd.store.tasks import TaskStore
 from taskd.store.totals import TotalsStore
@@ -73,7 +74,8 @@ class Parts:
     def _build_services(self) -> None:
         self.feed = LogFeed(EventLog(self.database), self.supervisor)
         self.census = Census(TotalsStore(self.database), self.feed, self.supervisor)
-        self.service = TaskService(TaskStore(self.database, self.catalog), self.committed)
+        found = self.found = SearchStore(self.database)
+        self.service = TaskService(TaskStore(self.database, self.catalog), found, self.committed)
         self.health = PartsHealth()
 
     def _build_worker(self, registry: Registry) -> None:
@@ -196,6 +198,7 @@ class Parts:
         await self.database.open()
         if await pending(self.database):
             await migrate(settings.database_listen_url or self.database.url)
+        self.found.config = await configure(self.database, settings.search_config, rebuild=False)
         await self.feed.start()
         self._follow()
         self.census.start()

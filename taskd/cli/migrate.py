@@ -8,6 +8,8 @@ import asyncio
 from taskd import config, log
 from taskd.errors import ConfigError
 from taskd.store.migrate import migrate
+from taskd.store.pool import Database
+from taskd.store.search import configure, documents
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +23,19 @@ def run(asked: argparse.Namespace) -> int:
     log.setup(settings.log, settings.log_level)
     if settings.database_url is None:
         raise ConfigError("database_url: must be given; the embedded PostgreSQL is brought up to date by each start")
-    applied = asyncio.run(migrate(settings.database_url))
-    print("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is up to date")
+    done = asyncio.run(_migrate(settings.database_url, settings.search_config))
+    print("\n".join(done) or "nothing to do: the schema is up to date")
     return 0
+
+
+async def _migrate(url: str, search_config: str) -> list[str]:
+    done = [f"applied {name}" for name in await migrate(url)]
+    # A whole table may be rewritten: that takes as long as it takes.
+    database = Database(url, max_size=1, timeout=86_400)
+    try:
+        await database.open()
+        before = await documents(database)
+        now = await configure(database, search_config, rebuild=True)
+        return done if now == before else [*done, f"made the search documents anew: {now} in place of {before}"]
+    finally:
+        await database.close()

@@ -18,7 +18,7 @@ from taskd.domain.event import Event
 from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, parse_patch
 from taskd.domain.model import User
-from taskd.domain.search import SearchPage
+from taskd.domain.search import SearchPage, parse_search_query
 from taskd.errors import Fault, Forbidden, Invalid
 from taskd.rpc.calls import Answer, Send
 from taskd.rpc.messages import event_message, new_task_body, patch_body, status_texts, task_message, time_text
@@ -111,8 +111,6 @@ class TaskCalls:
         return pb.RetryTaskResponse(task=task_message(await self._tasks.retry(user, _id(request.id))))
 
     async def search_tasks(self, user: User, request: pb.SearchTasksRequest) -> Message:
-        from taskd.domain.search import parse_search_query
-
         with _named(_list_name):
             page = await self._tasks.search(user, parse_search_query(user, _search_pairs(request)))
         return search_message(page)

@@ -27,6 +27,7 @@ from taskd.cache.port import Cache, Key
 from taskd.domain.event import Event
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Status, Task, User
+from taskd.domain.search import SearchPage, SearchQuery
 from taskd.errors import Conflict, NotFound, Rejected, StaleVersion
 from taskd.metrics.catalog import Catalog
 from taskd.service.ports import Tasks, View
@@ -205,6 +206,10 @@ class CachedTasks:
     async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
         """Return a task's events; see `ports.Tasks`."""
         return await self._tasks.history(user, task_id)
+
+    async def search(self, user: User, query: SearchQuery) -> SearchPage:
+        """Return one page of what was found; see `ports.Tasks`."""
+        return await self._tasks.search(user, query)
 
     async def _changing_one(self, user: User, task_id: UUID, change: Awaitable[Task]) -> Task:
         scopes = (str(task_id), *list_scopes(user.name, Status))

@@ -11,6 +11,7 @@ from taskd.domain.codec import dump_json, format_time, read_json
 from taskd.domain.event import Event
 from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, parse_patch
 from taskd.domain.model import NewTask, Page, Role, Task, User
+from taskd.domain.search import SearchPage, parse_search_query
 from taskd.errors import Fault, Invalid
 from taskd.service.ports import Tasks
 
@@ -59,6 +60,11 @@ class LocalTasks:
         """Return one page; `query` is that of `GET /tasks`: `status`, `kind`, `owner`, `limit`, `order`, …"""
         return await self._tasks.list(self._user(), parse_list_query(self._user(), _pairs(query)))
 
+    async def search(self, query: str, **filters: str | int | bool) -> SearchPage:
+        """Return one page of what was found; `filters` are those of `GET /search`: `prefix`, `status`, `kind`, …"""
+        pairs = _pairs({"query": query, **filters})
+        return await self._tasks.search(self._user(), parse_search_query(self._user(), pairs))
+
     async def update(self, task_id: UUID, **fields: Any) -> Task:
         """Change fields of a task; the last five of `create`'s only while it waits."""
         return await self._tasks.update(self._user(), task_id, parse_patch(_plain(fields)))
@@ -83,4 +89,7 @@ class LocalTasks:
 def _pairs(query: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name, value in query.items():
         for one in value if isinstance(value, list | tuple) else [value]:
-            yield name, format_time(one) if isinstance(one, datetime) else str(one)
+            if isinstance(one, bool):
+                yield name, "true" if one else "false"
+            else:
+                yield name, format_time(one) if isinstance(one, datetime) else str(one)

@@ -14,8 +14,10 @@ from taskd.domain.codec import dump_json, format_time
 from taskd.domain.event import Event
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
+from taskd.domain.search import SearchPage, SearchQuery
 from taskd.errors import NotFound
 from taskd.runtime.batcher import Batcher
+from taskd.store.search import SearchStore
 from taskd.store.tasks import TaskStore
 
 
@@ -47,11 +49,13 @@ class TaskService:
 
     Args:
         store: where tasks are.
+        found: finds them by their words.
         committed: called after each commit that left an event.
     """
 
-    def __init__(self, store: TaskStore, committed: Callable[[], None]) -> None:
+    def __init__(self, store: TaskStore, found: SearchStore, committed: Callable[[], None]) -> None:
         self._store = store
+        self._found = found
         self._committed = committed
         self._creates: Batcher[tuple[str, NewTask], Task] = Batcher(store.insert)
         self._reads: Batcher[UUID, Task] = Batcher(self._read)
@@ -117,6 +121,10 @@ class TaskService:
     async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
         """Return a task's events; see `ports.Tasks`."""
         return await self._store.history(_seen_by(user), task_id)
+
+    async def search(self, user: User, query: SearchQuery) -> SearchPage:
+        """Return one page of what was found; see `ports.Tasks`."""
+        return await self._found.search(query)
 
     async def _read(self, ids: Sequence[UUID]) -> Sequence[Task | Exception]:
         found = {task.id: task for task in await self._store.get_many(ids)}

@@ -28,6 +28,7 @@ from taskd.web.middleware import (
 )
 from taskd.web.problem import of_status
 from taskd.web.router import Reply, Route, Router
+from taskd.web.search import SearchCalls
 from taskd.web.tasks import TaskCalls
 
 HTML = "text/html; charset=utf-8"
@@ -127,7 +128,8 @@ def routes(tasks: Tasks, reads: Reads, feed: Feed, health: Health, catalog: Cata
         "GET", "/events", streams.open, "The event log as Server-Sent Events",
         {200: Reply("a stream of events", {"type": "string"})}, query=events.QUERY, produces=(events.EVENT_STREAM,),
     )  # fmt: skip
-    found = (*TaskCalls(tasks, reads).routes(), stream, *MetricsCalls(catalog).routes(), *site.routes())
+    search = SearchCalls(tasks).routes()
+    found = (*TaskCalls(tasks, reads).routes(), *search, stream, *MetricsCalls(catalog).routes(), *site.routes())
     site.description = dump_json(openapi.document(found)).encode()
     return found
 

@@ -19,6 +19,7 @@ Schema = Mapping[str, Any]
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _MAYBE_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
 _TEXT: Schema = {"type": "string"}
+_HTML: Schema = {"type": "string", "contentMediaType": "text/html"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _SECONDS: Schema = {"type": "number", "minimum": 0}
 
@@ -95,6 +96,23 @@ SCHEMAS: Mapping[str, Schema] = {
     "TaskPatch": PATCH.schema(),
     "Tasks": _object({"tasks": _list_of("Task")}),
     "Page": _object({"tasks": _list_of("Task"), "next_cursor": {"type": ["string", "null"]}}),
+    "Found": _object(
+        {
+            "results": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "task": {"$ref": "#/components/schemas/Task"},
+                        "rank": {"type": "number", "minimum": 0},
+                        "highlights": _object({"title": _HTML, "description": _HTML}),
+                    }
+                ),
+            },
+            "total": _object({"value": _COUNT, "relation": {"enum": ["eq", "gte"]}}),
+            "next_cursor": {"type": ["string", "null"]},
+            "hint": {"type": ["string", "null"]},
+        }
+    ),
     "Event": _object(
         {
             "type": {"enum": [type_.value for type_ in EventType]},

@@ -30,6 +30,7 @@ from taskd.service.tasks import TaskService
 from taskd.service.views import view_size
 from taskd.store.events import EventLog
 from taskd.store.pool import Database
+from taskd.store.search import SearchStore
 from taskd.store.tasks import TaskStore
 
 TTL = 30.0
@@ -44,7 +45,7 @@ class Process:
     """What one process reads and writes with; `position` is how far it has followed the log."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
-        self.plain = TaskService(TaskStore(database), lambda: None)
+        self.plain = TaskService(TaskStore(database), SearchStore(database), lambda: None)
         # Few entries, so that some have to give way.
         self.cache: MemoryCache[View] = MemoryCache(
             Supervisor(), ttl=TTL, entries=6, size=1_000_000, size_of=view_size, clock=clock

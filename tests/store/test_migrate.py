@@ -22,9 +22,9 @@ SELECT 'relation', c.relname, c.relkind::text, c.reloptions::text, pg_get_viewde
     pg_get_expr(relpartbound, c.oid)
 FROM pg_class c WHERE relnamespace = 'public'::regnamespace
 UNION ALL SELECT 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull::text,
-    attnum || coalesce(pg_get_expr(adbin, adrelid), '')
+    row_number() OVER (PARTITION BY attrelid ORDER BY attnum) || coalesce(pg_get_expr(adbin, adrelid), '')
 FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-WHERE relnamespace = 'public'::regnamespace AND attnum > 0
+WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
 UNION ALL SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid), NULL, NULL, NULL
 FROM pg_index i JOIN pg_class c ON c.oid = indexrelid WHERE relnamespace = 'public'::regnamespace
 UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), NULL, NULL
