@@ -79,17 +79,18 @@ class Parts:
         self.health = PartsHealth()
 
     def _build_worker(self, registry: Registry) -> None:
-        role = self.settings.role
+        settings, role = self.settings, self.settings.role
         self.worker: Worker | None = None
         self.keeper: LeaseKeeper
-        if self.works:
+        # Also where no handler runs: workers elsewhere have their streams here.
+        if self.works or settings.grpc is not None:
             self.worker = Worker(
                 self.claims,
                 self.leases,
                 self.sweep,
                 registry,
                 self.supervisor,
-                slots=self.settings.concurrency,
+                slots=settings.concurrency if self.works else 0,
                 role=role,
                 name=self.name,
             )
@@ -116,13 +117,15 @@ class Parts:
         # Imported only where it is used: it takes 10 MiB and seven threads.
         from taskd.rpc.identity import by_word
         from taskd.rpc.server import GrpcServer
+        from taskd.rpc.work import WorkCalls
 
+        assert self.worker is not None, "whoever serves gRPC has workers"
         return GrpcServer(
             self.front.tasks,
             self.front.reads,
             self.feed,
             self.health,
-            None,
+            WorkCalls(self.worker.crews, self.supervisor),
             by_word,
             # Whoever is taken at their word is trusted with everything.
             lambda user: True,
@@ -230,6 +233,8 @@ class Parts:
         self.health.stopping()
         if self.grpc is not None:
             await self.grpc.stop_accepting()
+        if self.worker is not None:
+            self.worker.announce(patience(self.settings.shutdown_seconds))
         await self.front.http.stop_accepting()
         # 2. Idle connections close, sockets get 1001, requests and calls that are being answered end.
         await self.front.drain(patience)
@@ -264,9 +269,9 @@ def show(parts: Parts) -> None:
     catalog.tasks.track_all(lambda: {(status.value,): number for status, number in census.counts.items()})
     catalog.oldest_ready.track(lambda: census.oldest_ready)
     catalog.average_processing = lambda: census.average_processing
-    catalog.workers_busy.track(lambda: 0 if worker is None else worker.pool.busy)
+    catalog.workers_busy.track(lambda: 0 if worker is None else worker.busy)
     catalog.workers_slots.track(lambda: 0 if worker is None else worker.slots)
-    catalog.refused.track(lambda: 0 if worker is None else worker.executor.refused)
+    catalog.refused.track(lambda: 0 if worker is None else worker.refused)
     catalog.database_up.track(lambda: int(parts.database_fault is None))
     catalog.log_behind.track(lambda: parts.feed.behind)
     catalog.pool_connections.track(lambda: parts.database.connections[1], "idle")

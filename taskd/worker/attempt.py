@@ -1,4 +1,6 @@
-"""One attempt of one task while it runs: its handler, started, stopped, ended.
+"""One attempt of one task while it runs: started, stopped, ended.
+
+What runs it may be a handler in this process (`Attempt`), or a worker elsewhere (`worker.session`).
 
 A coroutine is stopped by a cancellation. A function in a thread can't be: `ctx.cancelled` turns true, and the thread
 keeps its slot until it ends. Each function gets a thread of its own, a daemon, and the slots bound their number: the
@@ -19,38 +21,39 @@ from taskd.worker.context import Context
 from taskd.worker.job import Job
 from taskd.worker.plan import Limits, Stop
 from taskd.worker.registry import Handler
-from taskd.worker.result import Raised, Returned, encode_result
+from taskd.worker.result import Ended, Raised, Returned, encode_result
 
 
-class Attempt:
-    """One run of a handler. Its owner calls `start` once, waits, and reads `ended`."""
+class BaseAttempt:
+    """One attempt, whatever runs it. Its owner calls `start` once, waits, and reads `ended`."""
 
-    def __init__(self, job: Job, handler: Handler, limits: Limits, context: Context) -> None:
+    def __init__(self, job: Job, limits: Limits) -> None:
         self.job = job
         self.limits = limits
         self.stopped: Stop | None = None
         """Why it was stopped, the strongest reason; None while it is not."""
-        self.ended: Returned | Raised | None = None
-        """What the handler did; None while it runs, or if it was never started."""
-        self.in_thread = not handler.is_async
-        self._handler = handler
-        self._context = context
-        self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Returned | Raised] | None = None
+        self.ended: Ended | None = None
+        """What became of it; None while it runs, or if it was never started."""
+        self.started = False
         self._ended_or_stopped = asyncio.Event()
         self._ended = asyncio.Event()
         self._lost = asyncio.Event()
 
+    @property
+    def in_thread(self) -> bool:
+        """Whether it can only be asked to stop: its slot is in use until it has ended."""
+        return True
+
     def start(self, supervisor: Supervisor) -> None:
-        """Call the handler; a coroutine in a task of the supervisor's."""
-        if self.in_thread:
-            self._start_thread()
-        else:
-            self._task = supervisor.spawn(self._call(), f"handler {self._handler.kind}")
-            self._task.add_done_callback(self._task_ended)
+        """Have it run."""
+        self.started = True
+        self._start(supervisor)
+
+    def _start(self, supervisor: Supervisor) -> None:
+        raise NotImplementedError
 
     def stop(self, why: Stop) -> None:
-        """Ask the handler to stop. A weaker reason than before changes nothing, nor one after the handler's end."""
+        """Ask it to stop. A weaker reason than before changes nothing, nor one after its end."""
         if why is Stop.LOST:
             self._lost.set()
         elif self.ended is not None:
@@ -58,16 +61,18 @@ class Attempt:
         if self.stopped is not None and why <= self.stopped:
             return
         first, self.stopped = self.stopped is None, why
-        self._context.stop()
         self._ended_or_stopped.set()
-        if first:
-            # Once only: a second cancellation would break off what the handler does to tidy up.
-            self.cancel_again()
+        self._ask_to_stop(first)
+
+    def _ask_to_stop(self, first: bool) -> None:
+        """Tell what runs it why it is stopped; `first`: it was not told yet."""
+        raise NotImplementedError
 
     def cancel_again(self) -> None:
         """Cancel a coroutine that runs on after it was stopped."""
-        if self._task is not None:
-            self._task.cancel()
+
+    def settled(self, stored: bool) -> None:
+        """Take note of whether its outcome was stored."""
 
     async def wait(self) -> None:
         """Wait until the handler ended or was stopped; stop it when its time is over."""
@@ -90,6 +95,46 @@ class Attempt:
             async with asyncio.timeout(seconds):
                 await self._lost.wait()
         return self._lost.is_set()
+
+    def _end(self, ended: Ended) -> None:
+        self.ended = ended
+        self._ended.set()
+        self._ended_or_stopped.set()
+
+
+class Attempt(BaseAttempt):
+    """One run of a handler of this process."""
+
+    def __init__(self, job: Job, handler: Handler, limits: Limits, context: Context) -> None:
+        super().__init__(job, limits)
+        self._handler = handler
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Returned | Raised] | None = None
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether the handler is a plain function, which runs in a thread."""
+        return not self._handler.is_async
+
+    def _start(self, supervisor: Supervisor) -> None:
+        """Call the handler; a coroutine in a task of the supervisor's."""
+        if self.in_thread:
+            self._start_thread()
+        else:
+            self._task = supervisor.spawn(self._call(), f"handler {self._handler.kind}")
+            self._task.add_done_callback(self._task_ended)
+
+    def _ask_to_stop(self, first: bool) -> None:
+        self._context.stop()
+        if first:
+            # Once only: a second cancellation would break off what the handler does to tidy up.
+            self.cancel_again()
+
+    def cancel_again(self) -> None:
+        """Cancel a coroutine that runs on after it was stopped."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def _call(self) -> Returned | Raised:
         try:
@@ -120,8 +165,3 @@ class Attempt:
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         # Cancelled before its first step, it ends without having caught anything.
         self._end(Raised(asyncio.CancelledError()) if task.cancelled() else task.result())
-
-    def _end(self, ended: Returned | Raised) -> None:
-        self.ended = ended
-        self._ended.set()
-        self._ended_or_stopped.set()

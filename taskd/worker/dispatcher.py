@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from taskd.clock import Clock, monotonic
 from taskd.errors import Unavailable
@@ -21,9 +22,7 @@ from taskd.runtime.supervisor import Supervisor
 from taskd.worker.job import Job
 from taskd.worker.lease import LeaseKeeper
 from taskd.worker.plan import POLL, claimable, pause_after_claim, pause_after_promote
-from taskd.worker.pool import Pool
 from taskd.worker.ports import Queue
-from taskd.worker.registry import Registry
 
 logger = logging.getLogger("taskd.worker")
 
@@ -31,16 +30,40 @@ SLACK = 0.05
 """Seconds by which two looks at one task's time may differ: the clock here and the database's tick apart."""
 
 
+class Takers(Protocol):
+    """Who takes jobs."""
+
+    @property
+    def free(self) -> int:
+        """How many jobs they would take now."""
+
+    def offer(self, job: Job) -> None:
+        """Take a job; never called for more than `free`."""
+
+
 class Dispatcher:
-    """Hands ready tasks to the pool, as many as it has free slots."""
+    """Hands ready tasks to who takes them, as many as they have free slots.
+
+    Args:
+        queue: where tasks are claimed.
+        keeper: has the lease to claim with.
+        takers: of the jobs.
+        kinds: returns the kinds that they take.
+        supervisor: owns the loop.
+    """
 
     def __init__(
-        self, queue: Queue, keeper: LeaseKeeper, pool: Pool, registry: Registry, supervisor: Supervisor
+        self,
+        queue: Queue,
+        keeper: LeaseKeeper,
+        takers: Takers,
+        kinds: Callable[[], Sequence[str]],
+        supervisor: Supervisor,
     ) -> None:
         self._queue = queue
         self._keeper = keeper
-        self._pool = pool
-        self._registry = registry
+        self._pool = takers
+        self._kinds = kinds
         self._draining = False
         self._more = True
         self._claiming = asyncio.Lock()
@@ -79,7 +102,7 @@ class Dispatcher:
     async def run_once(self) -> float:
         """Claim for the free slots; return the seconds until the next look."""
         async with self._claiming:
-            kinds = self._registry.kinds
+            kinds = self._kinds()
             lease = self._keeper.lease
             trusted = self._keeper.trusted
             asked = claimable(self._pool.free, trusted=trusted, draining=self._draining, kinds=len(kinds))
@@ -153,11 +176,11 @@ class Promoter:
 class WaitingKinds:
     """Watches for ready tasks that nobody here can process: they stay `new`, and somebody should know."""
 
-    def __init__(self, queue: Queue, registry: Registry, supervisor: Supervisor) -> None:
+    def __init__(self, queue: Queue, handles: Callable[[str], bool], supervisor: Supervisor) -> None:
         self.kinds: tuple[str, ...] = ()
         """Kinds with ready tasks and without a handler in this process, at the last look."""
         self._queue = queue
-        self._registry = registry
+        self._handles = handles
         self._service = Periodic("waiting kinds", self.run_once, supervisor, Backoff(0.5, 5.0))
 
     def start(self) -> None:
@@ -171,7 +194,7 @@ class WaitingKinds:
     async def run_once(self) -> float:
         """Look once; return the seconds until the next look."""
         waiting = await self._queue.waiting_kinds()
-        kinds = tuple(sorted(kind for kind in waiting if self._registry.get(kind) is None))
+        kinds = tuple(sorted(kind for kind in waiting if not self._handles(kind)))
         if kinds != self.kinds:
             self.kinds = kinds
             if kinds:

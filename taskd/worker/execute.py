@@ -17,7 +17,7 @@ from taskd.domain.retry import Retry
 from taskd.errors import Rejected, Unavailable
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.supervisor import Supervisor
-from taskd.worker.attempt import Attempt
+from taskd.worker.attempt import BaseAttempt
 from taskd.worker.plan import Stop, Verdict, judge
 from taskd.worker.ports import Queue
 from taskd.worker.result import Raised, error_message, error_type
@@ -64,7 +64,7 @@ class Executor:
         self._grace = grace
         self._outage = outage
 
-    async def run(self, attempt: Attempt) -> None:
+    async def run(self, attempt: BaseAttempt) -> None:
         """Run an attempt until its outcome is stored, or is nobody's business any more."""
         if not self._trusts(attempt.job.lease):
             attempt.stop(Stop.RELEASE)
@@ -75,9 +75,14 @@ class Executor:
                 logger.warning("%s was stopped (%s) and goes on", _name(attempt), _why(attempt))
         await self._settle(attempt)
 
-    async def hold(self, attempt: Attempt) -> None:
+    async def give_back(self, attempt: BaseAttempt) -> None:
+        """Give back the task of an attempt that nothing ran."""
+        attempt.stop(Stop.RELEASE)
+        await self._settle(attempt)
+
+    async def hold(self, attempt: BaseAttempt) -> None:
         """Wait until the attempt no longer uses its slot: a thread ends, a coroutine ends or is left behind."""
-        if attempt.ended is not None:
+        if attempt.ended is not None or not attempt.started:
             return
         if attempt.in_thread:
             await attempt.wait_end(None)
@@ -89,18 +94,19 @@ class Executor:
         self.left_behind += 1
         logger.error("%s ignores its cancellation; it is left behind, and its slot is used again", _name(attempt))
 
-    async def _settle(self, attempt: Attempt) -> None:
+    async def _settle(self, attempt: BaseAttempt) -> None:
         job = attempt.job
         verdict = judge(job.task.attempt, attempt.limits, attempt.stopped, attempt.ended)
         if verdict is None:
             logger.warning("%s was stopped: its lease is lost, and its outcome is not stored", _name(attempt))
+            attempt.settled(False)
             return
         _log_failure(attempt, verdict)
         outcome = _outcome(attempt, verdict)
         storing = self._supervisor.spawn(self._store(attempt, outcome), "outcome")
         await asyncio.shield(storing)
 
-    async def _store(self, attempt: Attempt, outcome: Outcome) -> None:
+    async def _store(self, attempt: BaseAttempt, outcome: Outcome) -> None:
         pauses = self._outage()
         doubtful = False
         while True:
@@ -113,6 +119,7 @@ class Executor:
                 doubtful = True
                 if await attempt.wait_lost(pauses.next()):
                     logger.warning("%s: its lease is lost, and its outcome is not stored", _name(attempt))
+                    attempt.settled(False)
                     return
             except Rejected as error:
                 if outcome.ending is Ending.FAILED:
@@ -120,12 +127,14 @@ class Executor:
                 verdict = Verdict(Ending.FAILED, error_type=error_type(error), error_message=error_message(error))
                 _log_failure(attempt, verdict)
                 outcome = _outcome(attempt, verdict)
+        # What is refused after a doubt was most likely stored before.
+        attempt.settled(stored is not None or doubtful)
         if stored is None:
             self._count_refused(attempt, doubtful)
         elif outcome.ending in (Ending.RETRY, Ending.RELEASED):
             self._on_scheduled(outcome.delay)
 
-    def _count_refused(self, attempt: Attempt, doubtful: bool) -> None:
+    def _count_refused(self, attempt: BaseAttempt, doubtful: bool) -> None:
         if doubtful:
             # The answer to an earlier try was lost; it may have been stored then.
             logger.info("%s: its outcome was stored before, or the attempt is another's now", _name(attempt))
@@ -134,7 +143,7 @@ class Executor:
         logger.warning("%s: its outcome was refused, the attempt is no longer this process's", _name(attempt))
 
 
-def _outcome(attempt: Attempt, verdict: Verdict) -> Outcome:
+def _outcome(attempt: BaseAttempt, verdict: Verdict) -> Outcome:
     job = attempt.job
     return Outcome(
         task_id=job.task.id,
@@ -148,16 +157,16 @@ def _outcome(attempt: Attempt, verdict: Verdict) -> Outcome:
     )
 
 
-def _name(attempt: Attempt) -> str:
+def _name(attempt: BaseAttempt) -> str:
     task = attempt.job.task
     return f"task {task.id} ({task.kind}) attempt {task.attempt}"
 
 
-def _why(attempt: Attempt) -> str:
+def _why(attempt: BaseAttempt) -> str:
     return "not at all" if attempt.stopped is None else attempt.stopped.name.lower()
 
 
-def _log_failure(attempt: Attempt, verdict: Verdict) -> None:
+def _log_failure(attempt: BaseAttempt, verdict: Verdict) -> None:
     if verdict.ending not in (Ending.RETRY, Ending.FAILED):
         return
     ended = attempt.ended

@@ -9,7 +9,7 @@ from taskd.domain.model import Task
 from taskd.domain.outcome import Ending, ending_of_failure, wait_before_retry
 from taskd.domain.retry import Retry, RetryPolicy
 from taskd.worker.registry import Handler
-from taskd.worker.result import Raised, Returned, error_message, error_type
+from taskd.worker.result import Ended, Failed, GivenBack, Returned, error_message, error_type
 
 POLL = 5.0
 """Seconds after which the queue is looked at though nothing asked for it: a lost wake-up costs no more than this."""
@@ -53,7 +53,7 @@ class Verdict:
     delay: float = 0.0
 
 
-def judge(attempt: int, limits: Limits, stop: Stop | None, ended: Returned | Raised | None) -> Verdict | None:
+def judge(attempt: int, limits: Limits, stop: Stop | None, ended: Ended | None) -> Verdict | None:
     """Return what becomes of an attempt, or None when nothing is to be stored.
 
     Args:
@@ -68,11 +68,15 @@ def judge(attempt: int, limits: Limits, stop: Stop | None, ended: Returned | Rai
         return Verdict(Ending.CANCELLED)
     if stop is Stop.TIMEOUT:
         return _failed(attempt, limits, "TimeoutError", f"the attempt took longer than {limits.timeout:g} seconds")
-    if stop is Stop.RELEASE or ended is None:
+    if stop is Stop.RELEASE or ended is None or isinstance(ended, GivenBack):
         # Also when it returned: a function that sees `ctx.cancelled` and returns has not done its work.
         return Verdict(Ending.RELEASED)
     if isinstance(ended, Returned):
         return Verdict(Ending.DONE, result_json=ended.result_json)
+    if isinstance(ended, Failed):
+        if ended.final:
+            return Verdict(Ending.FAILED, error_type=ended.type, error_message=ended.message)
+        return _failed(attempt, limits, ended.type, ended.message, ended.after)
     error = ended.error
     asked = error.after if isinstance(error, Retry) else None
     return _failed(attempt, limits, error_type(error), error_message(error), asked)

@@ -1,7 +1,7 @@
 """The slots: so many attempts run at once, and no more.
 
-The dispatcher offers jobs up to the number of free slots, through a bounded `asyncio.Queue`; one asyncio worker for
-each slot takes them from there. A job has its slot from the moment it is offered until its handler really has ended.
+The dispatcher offers jobs up to the number of free slots, through an `asyncio.Queue`; one asyncio worker for each slot
+takes them from there, started when its slot is first needed. A job has its slot from the moment it is offered until its handler really has ended.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 from taskd.runtime.supervisor import Supervisor
-from taskd.worker.attempt import Attempt
-from taskd.worker.context import Context
+from taskd.worker.attempt import BaseAttempt
 from taskd.worker.execute import Executor
 from taskd.worker.job import Job
-from taskd.worker.plan import Stop, limits_of
-from taskd.worker.registry import Registry
+from taskd.worker.plan import Stop
 from taskd.worker.reporter import Reporter
 
 logger = logging.getLogger("taskd.worker")
@@ -32,7 +30,7 @@ class Pool:
     """Runs attempts in `slots` slots.
 
     Args:
-        registry: the handlers.
+        make: returns the attempt that a job becomes.
         executor: runs one attempt.
         reporter: takes their progress.
         supervisor: owns the workers.
@@ -42,7 +40,7 @@ class Pool:
 
     def __init__(
         self,
-        registry: Registry,
+        make: Callable[[Job], BaseAttempt],
         executor: Executor,
         reporter: Reporter,
         supervisor: Supervisor,
@@ -50,16 +48,17 @@ class Pool:
         on_free: Callable[[], None],
     ) -> None:
         self.slots = slots
+        """May be changed; what runs in more than there are goes on."""
         self.busy = 0
         """Slots in use, also by threads that were stopped and go on."""
-        self._registry = registry
+        self._make = make
         self._executor = executor
         self._reporter = reporter
         self._supervisor = supervisor
         self._on_free = on_free
-        self._jobs: asyncio.Queue[Attempt] = asyncio.Queue(maxsize=slots)
+        self._jobs: asyncio.Queue[BaseAttempt] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
-        self._open: set[Attempt] = set()
+        self._open: set[BaseAttempt] = set()
         self._cancelled: OrderedDict[tuple[UUID, int], None] = OrderedDict()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -69,9 +68,10 @@ class Pool:
         """Slots that nobody uses."""
         return self.slots - self.busy
 
-    def start(self) -> None:
-        """Start the workers."""
-        self._workers = [self._supervisor.spawn(self._work(), f"slot {n}") for n in range(self.slots)]
+    @property
+    def open(self) -> Collection[BaseAttempt]:
+        """The attempts whose outcome is not stored yet."""
+        return self._open
 
     def offer(self, job: Job) -> None:
         """Run a job in a free slot.
@@ -81,15 +81,14 @@ class Pool:
         """
         if self.free <= 0:
             raise asyncio.QueueFull
-        handler = self._registry.get(job.task.kind)
-        if handler is None:
-            raise LookupError(f"a task of kind {job.task.kind} was claimed, which has no handler")
-        attempt = Attempt(job, handler, limits_of(job.task, handler), Context(job, self._reporter))
+        attempt = self._make(job)
         if job.key in self._cancelled:
             del self._cancelled[job.key]
             attempt.stop(Stop.CANCEL)
         self._jobs.put_nowait(attempt)
         self.busy += 1
+        if self.busy > len(self._workers):
+            self._workers.append(self._supervisor.spawn(self._work(), f"slot {len(self._workers)}"))
         self._open.add(attempt)
         self._settled.clear()
 
@@ -151,7 +150,7 @@ class Pool:
                 self.busy -= 1
                 self._on_free()
 
-    def _settle(self, attempt: Attempt) -> None:
+    def _settle(self, attempt: BaseAttempt) -> None:
         self._reporter.forget(attempt.job.key)
         self._open.discard(attempt)
         if not self._open:

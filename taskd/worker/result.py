@@ -36,6 +36,28 @@ class Raised:
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A worker elsewhere says that it failed: the error's name and message.
+
+    `after` is in how many seconds it is to be tried again (None: as the policy has it); `final`: not at all.
+    """
+
+    type: str
+    message: str
+    after: float | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """A worker elsewhere has not done it: the attempt is unspent."""
+
+
+Ended = Returned | Raised | Failed | GivenBack
+"""What became of an attempt."""
+
+
 def encode_result(value: object) -> str:
     """Return a handler's result as JSON text.
 
@@ -47,11 +69,23 @@ def encode_result(value: object) -> str:
         raise ResultError("the handler returned a coroutine: make it `async def`")
     try:
         text = dump_json(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ResultError(f"the result is not JSON: {error}") from None
+    return check_result(text)
+
+
+def check_result(text: str) -> str:
+    """Return a result's JSON text.
+
+    Raises:
+        ResultError: it is not JSON, is nested too deep, or is larger than `MAX_RESULT`.
+    """
+    try:
         size = len(text) if text.isascii() else len(text.encode())
         if size > MAX_RESULT:
             raise ResultError(f"the result must be at most {MAX_RESULT} bytes as JSON, not {size}")
         fault = json_fault(json.loads(text))
-    except (TypeError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"the result is not JSON: {error}") from None
     if fault:
         raise ResultError(f"the result {fault}")

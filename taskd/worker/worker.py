@@ -1,4 +1,9 @@
-"""The worker as a whole: builds its parts, starts them, drains them."""
+"""The worker as a whole: builds its parts, starts them, drains them.
+
+Attempts run in this process's own slots, at workers elsewhere whose streams end here, or both. Whichever: all run under
+this process's lease, and it keeps the house: what is due becomes ready, what the dead held is taken back, what is old
+goes.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +19,15 @@ from taskd.domain.event import Event
 from taskd.domain.model import Status
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.ports import PartHealth
+from taskd.worker.attempt import Attempt
 from taskd.worker.cleaner import Cleaner
+from taskd.worker.context import Context
+from taskd.worker.crews import Crews
 from taskd.worker.dispatcher import Dispatcher, Promoter, WaitingKinds
 from taskd.worker.execute import GRACE, Executor
+from taskd.worker.job import Job
 from taskd.worker.lease import LeaseKeeper
+from taskd.worker.plan import limits_of
 from taskd.worker.pool import Pool
 from taskd.worker.ports import Leases, Queue, Sweep
 from taskd.worker.reaper import Reaper
@@ -32,7 +42,7 @@ one outage's worth of patience."""
 
 
 class Worker:
-    """Claims tasks and runs their handlers.
+    """Claims tasks and has them run.
 
     Call `start` once the database answers, `observe` with each batch of events, `drain` then `stop` at the end.
 
@@ -40,7 +50,7 @@ class Worker:
         queue, leases, sweep: the store's ports.
         registry: the handlers; may grow while the worker runs.
         supervisor: owns all background tasks; stop the worker before it.
-        slots: attempts that run at once (`TASKD_CONCURRENCY`), 1 or more.
+        slots: attempts that run here at once (`TASKD_CONCURRENCY`); 0: no handler runs here.
         role, name: for who looks into the table of leases; the name defaults to host and process id.
         grace: seconds that a stopped handler has to tidy up.
         clock: monotonic seconds.
@@ -69,9 +79,10 @@ class Worker:
         self.promoter = Promoter(queue, supervisor, self.wake, clock=clock)
         self.executor = Executor(queue, supervisor, self.keeper.trusts, self.promoter.due_in, grace=grace)
         self.reporter = Reporter(queue, supervisor)
-        self.pool = Pool(registry, self.executor, self.reporter, supervisor, slots, self._slot_freed)
-        self.dispatcher = Dispatcher(queue, self.keeper, self.pool, registry, supervisor)
-        self.waiting = WaitingKinds(queue, registry, supervisor)
+        self.pool = Pool(self._attempt, self.executor, self.reporter, supervisor, slots, self._slot_freed)
+        self.dispatcher = Dispatcher(queue, self.keeper, self.pool, lambda: registry.kinds, supervisor)
+        self.crews = Crews(queue, self.keeper, self.executor, self.reporter, supervisor, clock=clock)
+        self.waiting = WaitingKinds(queue, self._handles, supervisor)
         self.reaper = Reaper(leases, supervisor, lambda: self.promoter.due_in(0.0))
         self.cleaner = Cleaner(sweep, supervisor, clock=clock)
 
@@ -82,10 +93,22 @@ class Worker:
             Unavailable: the database does not answer.
         """
         await self.keeper.start()
-        self.pool.start()
-        for part in (self.reporter, self.promoter, self.dispatcher, self.waiting, self.reaper, self.cleaner):
+        for part in (self.reporter, self.promoter, self.waiting, self.reaper, self.cleaner, self.crews):
             part.start()
+        if self.pool.slots:
+            self.dispatcher.start()
         self._state = "running"
+
+    def _attempt(self, job: Job) -> Attempt:
+        """Return the attempt of this process that a job becomes."""
+        handler = self.registry.get(job.task.kind)
+        if handler is None:
+            raise LookupError(f"a task of kind {job.task.kind} was claimed, which has no handler")
+        return Attempt(job, handler, limits_of(job.task, handler), Context(job, self.reporter))
+
+    def _handles(self, kind: str) -> bool:
+        here = self.pool.slots > 0 and self.registry.get(kind) is not None
+        return here or self.crews.handles(kind)
 
     def observe(self, events: Sequence[Event]) -> None:
         """Take note of what happened to tasks, in this process or another; a listener of the feed."""
@@ -94,36 +117,53 @@ class Worker:
             task = event.task
             if task.status is Status.NEW:
                 ready = ready or self.registry.get(task.kind) is not None
+                self.crews.ready(task.kind)
             elif task.status is Status.SCHEDULED:
                 self.promoter.due_in(max(0.0, (task.run_at - event.at).total_seconds()))
             elif task.status is Status.RUNNING and task.cancel_requested_at is not None:
-                self.pool.cancel(task.id, task.attempt)
+                self.cancel(task.id, task.attempt)
         if ready:
             self.dispatcher.wake()
 
     def wake(self) -> None:
         """Say that there may be ready tasks."""
         self.dispatcher.wake()
+        self.crews.gained()
 
     def cancel(self, task_id: UUID, attempt: int) -> bool:
-        """Stop an attempt because its user asked; return whether it runs here."""
-        return self.pool.cancel(task_id, attempt)
+        """Stop an attempt because its user asked; return whether it is this process's."""
+        # Both, if neither has it: the news may have come before the claim's answer.
+        return self.pool.cancel(task_id, attempt) or self.crews.cancel(task_id, attempt)
 
     @property
     def slots(self) -> int:
-        """How many attempts may run here at once; 0 while none can be claimed, for want of handlers or of a lease."""
-        able = self._state == "running" and self.keeper.trusted and bool(self.registry.kinds)
-        return self.pool.slots if able else 0
+        """How many attempts may run at once; 0 while none can be claimed, for want of handlers or of a lease."""
+        able = self._state == "running" and self.keeper.trusted
+        return (self.pool.slots if self.registry.kinds else 0) + self.crews.slots if able else 0
+
+    @property
+    def busy(self) -> int:
+        """How many slots are in use, here and at workers elsewhere."""
+        return self.pool.busy + self.crews.busy
+
+    @property
+    def refused(self) -> int:
+        """How many results were refused, because their attempts were no longer those of who brought them."""
+        return self.executor.refused + self.crews.refused
 
     def health(self) -> PartHealth:
         """Return whether it works, and which kinds wait for want of a handler."""
         fault = self.keeper.fault or self.dispatcher.fault
         if self._state != "running" or fault is not None or not self.keeper.trusted:
             return PartHealth(False, fault or (self._state if self._state != "running" else "no lease"))
-        detail = f"{self.pool.busy} of {self.pool.slots} slots busy"
+        detail = f"{self.busy} of {self.pool.slots + self.crews.slots} slots busy"
         if self.waiting.kinds:
             detail += f"; no handler here for: {', '.join(self.waiting.kinds)}"
         return PartHealth(True, detail)
+
+    def announce(self, seconds: float) -> None:
+        """Tell workers elsewhere that a `drain` is coming, and how long it may take."""
+        self.crews.announce(seconds)
 
     async def drain(self, seconds: float) -> None:
         """Claim no more; let what runs go on for up to `seconds`; then stop it and give its tasks back.
@@ -136,25 +176,35 @@ class Worker:
         now = asyncio.get_running_loop().time
         deadline = now() + seconds
         await self.dispatcher.drain(max(seconds, STORE_WITHIN))
-        if not self._hurried and not await self.pool.wait_settled(max(0.0, deadline - now())):
+        await self.crews.drain(seconds)
+        if not self._hurried and not await self._wait_settled(max(0.0, deadline - now())):
             logger.info("stopping attempts that still run; their tasks are given back")
-        self.pool.release()
-        if not await self.pool.wait_settled(self._grace + STORE_WITHIN):
+        self._release()
+        if not await self._wait_settled(self._grace + STORE_WITHIN):
             logger.warning("some outcomes could not be stored; their tasks will be taken back")
         self._state = "drained"
+
+    async def _wait_settled(self, seconds: float) -> bool:
+        waits = (self.pool.wait_settled(seconds), self.crews.wait_settled(seconds))
+        return all(await asyncio.gather(*waits))
+
+    def _release(self) -> None:
+        self.pool.release()
+        self.crews.release()
 
     def hurry(self) -> None:
         """Make a `drain` stop what runs at once, now or when it comes."""
         self._hurried = True
         if self._state == "draining":
-            self.pool.release()
+            self._release()
 
     async def stop(self) -> None:
         """Drain without waiting, and end all parts and the lease. Safe twice, and before `start`."""
         self.hurry()
         await self.drain(0.0)
-        for part in (self.waiting, self.reaper, self.cleaner, self.promoter, self.pool, self.reporter, self.keeper):
+        for part in (self.waiting, self.reaper, self.cleaner, self.promoter, self.crews, self.pool, self.reporter):
             await part.stop()
+        await self.keeper.stop()
         self._state = "not started"
 
     def _slot_freed(self) -> None:
@@ -164,12 +214,13 @@ class Worker:
 
     def gained(self) -> None:
         """There is a lease to claim with."""
-        self.dispatcher.wake()
+        self.wake()
 
     def lost(self, lease: UUID) -> None:
         """Stop what runs under a lost lease."""
         self.pool.lose(lease)
+        self.crews.lost(lease)
 
     def holds(self, lease: UUID) -> bool:
         """Return whether an attempt under this lease has no stored outcome yet."""
-        return self.pool.holds(lease)
+        return self.pool.holds(lease) or self.crews.holds(lease)

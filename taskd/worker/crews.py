@@ -1,0 +1,277 @@
+"""The workers elsewhere: their sessions, and who of them gets which task.
+
+Those who take the same kinds are a crew: one claim serves them all, for as many tasks as they have free slots together,
+and each task goes to the one with the most. So a hundred workers cost no more claims than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from taskd.clock import Clock, monotonic
+from taskd.domain.model import User
+from taskd.errors import Unavailable
+from taskd.runtime.backoff import Backoff
+from taskd.runtime.service import Periodic
+from taskd.runtime.supervisor import Supervisor
+from taskd.worker.attempt import BaseAttempt
+from taskd.worker.dispatcher import Dispatcher
+from taskd.worker.execute import Executor
+from taskd.worker.job import Job
+from taskd.worker.lease import LeaseKeeper
+from taskd.worker.ports import Queue
+from taskd.worker.reporter import Reporter
+from taskd.worker.session import Key, Session, limits_of
+
+logger = logging.getLogger("taskd.worker")
+
+MOST = 1000
+"""Sessions of one process."""
+
+LOOK_EVERY = 1.0
+"""Seconds between looks for sessions that are over, at the most."""
+
+
+class Crew:
+    """The sessions that take the same kinds."""
+
+    def __init__(self, executor: Executor, supervisor: Supervisor) -> None:
+        self.sessions: set[Session] = set()
+        self._executor = executor
+        self._supervisor = supervisor
+        self.dispatcher: Dispatcher
+
+    @property
+    def free(self) -> int:
+        """How many more tasks they take now."""
+        return sum(session.free for session in self.sessions)
+
+    def offer(self, job: Job) -> None:
+        """Give a job to the one with the most free slots; back, if they are all gone meanwhile."""
+        best = max(self.sessions, key=lambda session: session.free, default=None)
+        if best is not None and best.free:
+            best.pool.offer(job)
+        else:
+            self._supervisor.spawn(self._executor.give_back(Unwanted(job, limits_of(job))), "give back")
+
+
+class Unwanted(BaseAttempt):
+    """A job that nobody took."""
+
+    def _ask_to_stop(self, first: bool) -> None:
+        """There is nobody to ask."""
+
+
+class Crews:
+    """All sessions of this process.
+
+    Args:
+        queue: where tasks are claimed.
+        keeper: has the lease under which they run.
+        executor, reporter: for all attempts of the process.
+        supervisor: owns what runs.
+        clock: monotonic seconds.
+        most: see `MOST`.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        keeper: LeaseKeeper,
+        executor: Executor,
+        reporter: Reporter,
+        supervisor: Supervisor,
+        *,
+        clock: Clock = monotonic,
+        most: int = MOST,
+    ) -> None:
+        self._queue = queue
+        self._keeper = keeper
+        self._executor = executor
+        self._reporter = reporter
+        self._supervisor = supervisor
+        self._clock = clock
+        self._most = most
+        self._sessions: dict[str, Session] = {}
+        self._crews: dict[tuple[str, ...], Crew] = {}
+        self._draining: float | None = None
+        self._refused = 0
+        self.ended = asyncio.Event()
+        """Set when all streams are to end."""
+        self._service = Periodic("remote workers", self.run_once, supervisor, Backoff(0.1, 1.0))
+
+    @property
+    def busy(self) -> int:
+        """Attempts that run at workers elsewhere."""
+        return sum(session.pool.busy for session in self._sessions.values())
+
+    @property
+    def slots(self) -> int:
+        """Attempts that may run there at once."""
+        return sum(session.pool.slots for session in self._sessions.values() if session.attached)
+
+    @property
+    def refused(self) -> int:
+        """Results that were of no attempt of their worker's."""
+        return self._refused + sum(session.refused for session in self._sessions.values())
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """Those that are not over."""
+        return self._sessions.values()
+
+    def handles(self, kind: str) -> bool:
+        """Return whether a worker is there for this kind."""
+        return any(kind in kinds for kinds in self._crews)
+
+    def start(self) -> None:
+        """Begin to look for sessions that are over."""
+        self._service.start()
+
+    def open(self, user: User, kinds: tuple[str, ...], slots: int, lease: float, name: str) -> Session:
+        """Return a new session.
+
+        Raises:
+            Unavailable: there are too many, or the process stops.
+        """
+        if self._draining is not None:
+            raise Unavailable("the server stops: work for another")
+        if len(self._sessions) >= self._most:
+            raise Unavailable(f"there are {self._most} workers already")
+        crew = self._crews.get(kinds) or self._make_crew(kinds)
+        session = Session(
+            user, kinds, slots, lease, name, self._executor, self._reporter, self._supervisor,
+            crew.dispatcher.slot_freed, self._clock,
+        )  # fmt: skip
+        crew.sessions.add(session)
+        self._sessions[session.id] = session
+        return session
+
+    def resume(
+        self, session_id: str, user: User, kinds: tuple[str, ...], slots: int, lease: float
+    ) -> Session | None:
+        """Return the session of this id, to go on, if it is this user's, of these kinds, and not over."""
+        session = self._sessions.get(session_id)
+        if session is None or session.over or session.is_silent:
+            return None
+        if session.user.name != user.name or session.kinds != kinds:
+            return None
+        session.pool.slots = slots
+        session.lease = lease
+        session.leaving = False
+        return session
+
+    def attach(self, session: Session, running: Sequence[Key]) -> int:
+        """Begin a stream of a session, and look for tasks for it."""
+        stream = session.attach(running)
+        self._crews[session.kinds].dispatcher.wake()
+        return stream
+
+    def detach(self, session: Session, stream: int) -> None:
+        """A stream has ended. Its session waits for the worker to come back, if it has anything to come back for."""
+        session.detach(stream)
+        if not session.attached and (session.leaving or not session.pool.busy):
+            session.left()
+            self._forget(session)
+        self._service.wake()
+
+    def gained(self) -> None:
+        """There is a lease to claim with."""
+        for crew in self._crews.values():
+            crew.dispatcher.wake()
+
+    def ready(self, kind: str) -> None:
+        """There is a ready task of this kind."""
+        for kinds, crew in self._crews.items():
+            if kind in kinds:
+                crew.dispatcher.wake()
+
+    def lost(self, lease: UUID) -> None:
+        """Stop what runs under a lost lease."""
+        for session in self._sessions.values():
+            session.pool.lose(lease)
+
+    def cancel(self, task_id: UUID, attempt: int) -> bool:
+        """Stop an attempt because its user asked; return whether it is at a worker of this process."""
+        return any(session.pool.cancel(task_id, attempt) for session in tuple(self._sessions.values()))
+
+    def holds(self, lease: UUID) -> bool:
+        """Return whether an attempt under this lease has no stored outcome yet."""
+        return any(session.pool.holds(lease) for session in self._sessions.values())
+
+    async def run_once(self) -> float:
+        """End the sessions whose lease is over; return the seconds until the next look."""
+        for session in tuple(self._sessions.values()):
+            if session.is_silent and not session.attached and not session.over:
+                logger.warning("worker %s is gone; its %d tasks are taken back", session.name, session.pool.busy)
+                session.expire()
+                self._forget(session)
+        now = self._clock()
+        gone = [session for session in self._sessions.values() if not session.attached and not session.over]
+        waits = [session.silent_at - now for session in gone]
+        return max(0.01, min([LOOK_EVERY, *waits]))
+
+    def announce(self, seconds: float) -> None:
+        """Give out no more, and tell all workers that they have so many seconds."""
+        self._draining = seconds
+        for session in self._sessions.values():
+            session.drain(seconds)
+
+    async def drain(self, seconds: float) -> None:
+        """Return when the claims that are under way have handed over what they got; see `announce`."""
+        if self._draining is None:
+            self.announce(seconds)
+        for crew in self._crews.values():
+            await crew.dispatcher.drain(max(seconds, 0.1))
+
+    def release(self) -> None:
+        """Stop all attempts and give their tasks back, their attempts unspent."""
+        for session in self._sessions.values():
+            session.pool.release()
+
+    async def wait_settled(self, seconds: float) -> bool:
+        """Wait up to `seconds` until every outcome is stored or lost; return whether it is so."""
+        pools = [session.pool for session in self._sessions.values()]
+        return all(await asyncio.gather(*(pool.wait_settled(seconds) for pool in pools)))
+
+    async def stop(self) -> None:
+        """End all streams and sessions. Safe twice, and before `start`."""
+        self.ended.set()
+        await self._service.stop()
+        for session in tuple(self._sessions.values()):
+            await self._end(session)
+        self._sessions.clear()
+
+    def _make_crew(self, kinds: tuple[str, ...]) -> Crew:
+        crew = self._crews[kinds] = Crew(self._executor, self._supervisor)
+        crew.dispatcher = Dispatcher(self._queue, self._keeper, crew, lambda: kinds, self._supervisor)
+        crew.dispatcher.start()
+        return crew
+
+    def _forget(self, session: Session) -> None:
+        """Let a session end, once what it has left is stored."""
+        if session.over:
+            return
+        session.over = True
+        self._supervisor.spawn(self._settle(session), "end of a session")
+
+    async def _settle(self, session: Session) -> None:
+        # It stays among the sessions until its outcomes are stored: they are still this process's.
+        await session.pool.wait_settled(None)
+        await self._end(session)
+
+    async def _end(self, session: Session) -> None:
+        if self._sessions.pop(session.id, None) is None:
+            return
+        self._refused += session.refused
+        await session.pool.stop()
+        crew = self._crews.get(session.kinds)
+        if crew is None:
+            return
+        crew.sessions.discard(session)
+        if not crew.sessions:
+            del self._crews[session.kinds]
+            await crew.dispatcher.drain(0.0)

@@ -1,0 +1,270 @@
+"""A worker elsewhere, as this process knows it: its slots, the attempts that it runs, and what is to be said to it.
+
+A session outlives its stream: when that breaks, the worker may come back and go on, until it has not been heard for the
+time of its lease. Only then are its attempts lost to it: they end as those of a process that died, and are spent. What
+it runs has the lease of this process, so if this process dies, others take everything back.
+
+Nothing here sends or receives: messages wait to be fetched, whoever carries them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from taskd.clock import Clock
+from taskd.domain.model import Task, User
+from taskd.domain.outcome import Report
+from taskd.domain.retry import RetryPolicy
+from taskd.runtime.supervisor import Supervisor
+from taskd.worker.attempt import BaseAttempt
+from taskd.worker.execute import Executor
+from taskd.worker.job import Job
+from taskd.worker.plan import Limits, Stop
+from taskd.worker.pool import Pool
+from taskd.worker.reporter import Reporter
+from taskd.worker.result import Ended, Failed, GivenBack
+
+Key = tuple[UUID, int]
+"""A task's id and the number of the attempt."""
+
+MOST_ACKS = 10_000
+"""Acknowledgements that may wait for a worker which does not read; no more of its results are taken meanwhile."""
+
+LOST = Failed("WorkerLost", "the worker that ran it is gone", after=0.0)
+
+
+def limits_of(job: Job) -> Limits:
+    """Return what holds for an attempt elsewhere: the task's own limits."""
+    return Limits(job.task.timeout_seconds, job.task.max_attempts, RetryPolicy())
+
+
+class RemoteAttempt(BaseAttempt):
+    """An attempt that a worker elsewhere runs: it can only be told, and ends with the worker's word."""
+
+    def __init__(self, job: Job, session: Session) -> None:
+        super().__init__(job, limits_of(job))
+        self._session = session
+
+    def _start(self, supervisor: Supervisor) -> None:
+        """Have it handed out."""
+        self._session.hand_out(self)
+
+    def end(self, ended: Ended) -> None:
+        """Take the worker's word, or what stands for it; the first one counts."""
+        if self.ended is None:
+            self._end(ended)
+
+    def _ask_to_stop(self, first: bool) -> None:
+        self._session.ask_to_stop(self)
+
+    def settled(self, stored: bool) -> None:
+        """Take note of whether its outcome was stored."""
+        self._session.settle(self, stored)
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """What is to be said to a worker."""
+
+    tasks: list[Task] = field(default_factory=list)
+    cancels: dict[Key, Stop] = field(default_factory=dict)
+    acks: list[tuple[Key, bool]] = field(default_factory=list)
+    drain: float | None = None
+    ping: bool = False
+
+
+class Session:
+    """One worker elsewhere.
+
+    Args:
+        user: whose it is: only they may take it up again.
+        kinds: of tasks that it has handlers for, sorted.
+        slots: attempts that it runs at once.
+        lease: seconds that it may be silent.
+        name: for who looks.
+        executor, reporter, supervisor: of the worker's pool.
+        on_free: called when a slot becomes free.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        user: User,
+        kinds: tuple[str, ...],
+        slots: int,
+        lease: float,
+        name: str,
+        executor: Executor,
+        reporter: Reporter,
+        supervisor: Supervisor,
+        on_free: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self.id = uuid4().hex
+        self.user = user
+        self.kinds = kinds
+        self.lease = lease
+        self.name = name
+        self.pool = Pool(lambda job: RemoteAttempt(job, self), executor, reporter, supervisor, slots, on_free)
+        self.leaving = False
+        """It wants no more tasks."""
+        self.over = False
+        """Nobody will take it up again."""
+        self.refused = 0
+        """Results that were of none of its attempts."""
+        self.woken = asyncio.Event()
+        """Set when there is something to be said."""
+        self._reporter = reporter
+        self._clock = clock
+        self._heard_at = clock()
+        self._handed_out: dict[Key, RemoteAttempt] = {}
+        self._outgoing = Outgoing()
+        self._drain: float | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._stream = 0
+        self.attached = False
+        """Whether there is a stream."""
+
+    # For who hands out tasks.
+
+    @property
+    def free(self) -> int:
+        """How many more tasks it takes now."""
+        return max(0, self.pool.free) if self.attached and not self.leaving and self._drain is None else 0
+
+    @property
+    def silent_at(self) -> float:
+        """When its lease is over, unless it is heard before."""
+        return self._heard_at + self.lease
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its lease is over."""
+        return self._clock() >= self.silent_at
+
+    def drain(self, seconds: float) -> None:
+        """Give it no more tasks, and tell it that it has so many seconds for those that it has."""
+        self._drain = self._outgoing.drain = seconds
+        self.woken.set()
+
+    def expire(self) -> None:
+        """Take its attempts for lost."""
+        self._end_all(LOST)
+
+    # For its attempts.
+
+    def hand_out(self, attempt: RemoteAttempt) -> None:
+        """Say that there is a task for it."""
+        self._handed_out[attempt.job.key] = attempt
+        self._outgoing.tasks.append(attempt.job.task)
+        self.woken.set()
+
+    def ask_to_stop(self, attempt: RemoteAttempt) -> None:
+        """Say that an attempt is to stop, and why."""
+        key = attempt.job.key
+        if key in self._handed_out and attempt.ended is None and attempt.stopped is not None:
+            self._outgoing.cancels[key] = attempt.stopped
+            self.woken.set()
+
+    def settle(self, attempt: RemoteAttempt, stored: bool) -> None:
+        """Acknowledge the result of an attempt, if it has come."""
+        key = attempt.job.key
+        if attempt.ended is not None and self._handed_out.get(key) is attempt:
+            self._acknowledge(key, stored)
+
+    def _acknowledge(self, key: Key, accepted: bool) -> None:
+        self._handed_out.pop(key, None)
+        self._outgoing.acks.append((key, accepted))
+        if len(self._outgoing.acks) >= MOST_ACKS:
+            self._room.clear()
+        self.woken.set()
+
+    # For its stream.
+
+    def attach(self, running: Sequence[Key]) -> int:
+        """Begin a stream, and return its number. What it was given and does not know of, it never got.
+
+        Args:
+            running: what it says that it runs, or has results of.
+        """
+        self._stream += 1
+        self.attached = True
+        self.heard()
+        known = set(running)
+        self._outgoing = Outgoing(drain=self._drain)
+        self._room.set()
+        for key, attempt in tuple(self._handed_out.items()):
+            if key not in known:
+                attempt.end(GivenBack())
+                self._handed_out.pop(key, None)
+            elif attempt.stopped is not None:
+                self._outgoing.cancels[key] = attempt.stopped
+        for key in known - self._handed_out.keys():
+            self._outgoing.cancels[key] = Stop.LOST
+        self.woken.set()
+        return self._stream
+
+    def is_current(self, stream: int) -> bool:
+        """Return whether a stream is the session's last one."""
+        return stream == self._stream
+
+    def detach(self, stream: int) -> None:
+        """A stream has ended; its last one leaves the session without any."""
+        if self.is_current(stream):
+            self.attached = False
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._outgoing.ping = True
+        self.woken.set()
+
+    def heard(self) -> None:
+        """It has given a sign of life."""
+        self._heard_at = self._clock()
+
+    def leave(self) -> None:
+        """It wants no more tasks."""
+        self.leaving = True
+
+    def left(self) -> None:
+        """It has left in order: what is still open was not done."""
+        self._end_all(GivenBack())
+
+    def result(self, key: Key, ended: Ended) -> None:
+        """Take its word on how an attempt ended."""
+        attempt = self._handed_out.get(key)
+        if attempt is None:
+            self.refused += 1
+            self._acknowledge(key, False)
+        elif attempt.ended is None:
+            # What was stopped and did not answer in time was judged without its word.
+            judged = attempt not in self.pool.open
+            attempt.end(ended)
+            if judged:
+                self._acknowledge(key, False)
+
+    def progress(self, key: Key, fraction: float, note: str | None) -> None:
+        """Take its word on how far an attempt is; of one that is not its own nothing is known."""
+        attempt = self._handed_out.get(key)
+        if attempt is not None and attempt.ended is None:
+            self._reporter.put(Report(*key, attempt.job.lease, fraction, note))
+
+    async def room(self) -> None:
+        """Wait while too much is to be said to it already."""
+        await self._room.wait()
+
+    def fetch(self) -> Outgoing:
+        """Return what is to be said now; it is taken as said."""
+        outgoing, self._outgoing = self._outgoing, Outgoing()
+        self.woken.clear()
+        self._room.set()
+        return outgoing
+
+    def _end_all(self, ended: Ended) -> None:
+        for attempt in tuple(self._handed_out.values()):
+            attempt.end(ended)
+        self._handed_out.clear()
