@@ -1,8 +1,8 @@
 """What was found in a text, marked in it.
 
-PostgreSQL marks words in the text as it is searched: with «е» for «ё», and spaces for angle brackets and for the
-characters that stand for marks. That text has a character for each of the original's, so whatever it shows is found
-there again by its place, and shown as its author wrote it.
+PostgreSQL marks words in the text as it is searched (`search_text` in the database): with «е» for «ё», and spaces for
+what separates words. That text has a character for each of the original's, so whatever it shows is found there again
+by its place, and shown as its author wrote it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,18 @@ START, STOP, BETWEEN = "\x01", "\x02", "\x03"
 
 ELLIPSIS = " … "
 
-_SEARCHED = str.maketrans("ёЁ<>" + START + STOP + BETWEEN, "еЕ     ")
+_YO = str.maketrans("ёЁ", "еЕ")
+_SEPARATORS = re.compile(
+    "[<>\u0001-\u0003\u00a0-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u00d7\u00f7\u2000-\u214f\u2190-\u2bff"
+    "\u2e00-\u2e7f\u3000-\u3004\u3008-\u3020\u3030\ufe00-\ufe0f\ufe30-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40"
+    "\uff5b-\uff65\U0001f000-\U0001faff]"
+)
 _MARKS = re.compile(f"[{START}{STOP}]")
+
+
+def search_text(original: str) -> str:
+    """Return a text as it is searched: what the database's function of this name does; a test compares the two."""
+    return _SEPARATORS.sub(" ", original.translate(_YO))
 
 
 def marked(original: str, shown: str) -> str:
@@ -26,7 +36,7 @@ def marked(original: str, shown: str) -> str:
         original: the text as its author wrote it.
         shown: parts of it as it is searched, with `START`, `STOP` and `BETWEEN`.
     """
-    searched = original.translate(_SEARCHED)
+    searched = search_text(original)
     parts: list[str] = []
     place = 0
     for part in shown.split(BETWEEN):

@@ -134,6 +134,14 @@ def parse_search_query(user: User, pairs: Iterable[tuple[str, str]]) -> SearchQu
     )
 
 
+_QUOTES = str.maketrans("“”„«»", '"' * 5)
+
+
+def with_plain_quotes(text: str) -> str:
+    """Return a query whose quotes are those that the database's syntax has."""
+    return text.translate(_QUOTES)
+
+
 _LAST_WORD = re.compile(r"(?:^|(?<=\s))[^\W_][\w-]*$")
 
 PLACEHOLDER = "0taskd0prefix0"

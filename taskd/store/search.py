@@ -19,11 +19,12 @@ from taskd.domain.search import (
     decode_search_cursor,
     encode_search_cursor,
     last_word,
+    with_plain_quotes,
 )
 from taskd.errors import ConfigError
 from taskd.store.pool import Database, Row, Runner, Session
 from taskd.store.rows import task_of
-from taskd.store.statements import compose, load
+from taskd.store.statements import Statement, compose, load
 
 _SQL = load("search")
 
@@ -34,6 +35,10 @@ PATIENCE = 5.0
 """Seconds that a statement may take; afterwards `Unavailable`."""
 
 DEFAULT_CONFIG = "pg_catalog.russian"
+
+
+START = SearchPlace(0, False, None, None)
+"""Before everything."""
 
 
 class SearchStore:
@@ -61,7 +66,7 @@ class SearchStore:
             Invalid: the cursor is none, or of another search.
             Unavailable: the database is away, or takes too long.
         """
-        place = SearchPlace(0, False, None, None)
+        place = START
         if query.cursor is not None:
             place = decode_search_cursor(query, query.cursor)
         async with self._database.transaction() as session:
@@ -73,11 +78,12 @@ class SearchStore:
 
     async def _parse(self, session: Session, query: SearchQuery) -> str | None:
         """Return the query in the database's words; None: it has none."""
-        last = last_word(query.text) if query.prefix else None
+        text = with_plain_quotes(query.text)
+        last = last_word(text) if query.prefix else None
         if last is None:
-            row = await session.fetchrow(_SQL["parse"], self.config, query.text)
+            row = await session.fetchrow(_SQL["parse"], self.config, text)
         else:
-            args = (self.config, query.text, last[1], last[0], PLACEHOLDER)
+            args = (self.config, text, last[1], last[0], PLACEHOLDER)
             row = await session.fetchrow(_SQL["parse_prefix"], *args)
         assert row is not None, "a statement without FROM has a row"
         words: str = row["query"]
@@ -106,33 +112,47 @@ class SearchStore:
             return SearchPage(tuple(results), total, exact, encode_search_cursor(query, behind))
 
     async def _look(self, session: Session, query: SearchQuery, words: str, place: SearchPlace) -> Sequence[Row]:
-        window, older = place.window, place.older
-        given = {
-            "statuses": bool(query.statuses),
-            "owner": query.owner is not None,
-            "kind": query.kind is not None,
-            "older": older is not None,
-            "known": window is not None,
-            "behind": window is not None,
-            "new": window is None,
-        }
-        values: dict[str, Any] = {
-            "query": words,
-            "config": self.config,
-            "statuses": [status.value for status in query.statuses],
-            "owner": query.owner,
-            "kind": query.kind,
-            "most": self._most,
-            "limit": query.limit,
-        }
-        if older is not None:
-            values |= {"older_at": older.created_at, "older_id": older.id}
-        if window is not None:
-            values |= {"newest_at": window.newest.created_at, "newest_id": window.newest.id}
-            values |= {"oldest_at": window.oldest.created_at, "oldest_id": window.oldest.id}
-            values |= {"rank": window.rank, "id": window.id}
-        statement, args = compose(_SQL["page"], values, frozenset(flag for flag, wanted in given.items() if wanted))
+        statement, args = page_statement(query, words, self.config, self._most, place)
         return await session.fetch(statement, *args)
+
+
+def page_statement(
+    query: SearchQuery, words: str, config: str, most: int, place: SearchPlace = START
+) -> tuple[Statement, list[Any]]:
+    """Return the statement of a page, and its arguments.
+
+    Args:
+        words: the query as `parse` gives it.
+        config: the text search configuration.
+        most: matches of a window.
+        place: where the page begins.
+    """
+    window, older = place.window, place.older
+    given = {
+        "statuses": bool(query.statuses),
+        "owner": query.owner is not None,
+        "kind": query.kind is not None,
+        "older": older is not None,
+        "known": window is not None,
+        "behind": window is not None,
+        "new": window is None,
+    }
+    values: dict[str, Any] = {
+        "query": words,
+        "config": config,
+        "statuses": [status.value for status in query.statuses],
+        "owner": query.owner,
+        "kind": query.kind,
+        "most": most,
+        "limit": query.limit,
+    }
+    if older is not None:
+        values |= {"older_at": older.created_at, "older_id": older.id}
+    if window is not None:
+        values |= {"newest_at": window.newest.created_at, "newest_id": window.newest.id}
+        values |= {"oldest_at": window.oldest.created_at, "oldest_id": window.oldest.id}
+        values |= {"rank": window.rank, "id": window.id}
+    return compose(_SQL["page"], values, frozenset(flag for flag, wanted in given.items() if wanted))
 
 
 def _bounds(row: Row, place: SearchPlace) -> tuple[Place, Place]:

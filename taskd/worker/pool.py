@@ -1,7 +1,8 @@
 """The slots: so many attempts run at once, and no more.
 
 The dispatcher offers jobs up to the number of free slots, through an `asyncio.Queue`; one asyncio worker for each slot
-takes them from there, started when its slot is first needed. A job has its slot from the moment it is offered until its handler really has ended.
+takes them from there, started when its slot is first needed. A job has its slot from the moment it is offered until its
+handler really has ended.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ async def filled(database: Database) -> Database:
 def literal(value: Any) -> str:
     if isinstance(value, list):
         value = "{" + ",".join(map(str, value)) + "}"
-    return "NULL" if value is None else f"'{value}'"
+    return "NULL" if value is None else "'{}'".format(str(value).replace("'", "''"))
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ SELECT set_config('statement_timeout', $1, true), set_config('plan_cache_mode', 
 -- name: parse
 -- What a text asks for, in the words of the documents; `nodes` 0: nothing, it has no word to search for.
 SELECT q::text AS query, numnode(q) AS nodes
-FROM websearch_to_tsquery($1::text::regconfig, translate($2, 'ёЁ<>', 'еЕ  ')) AS q
+FROM websearch_to_tsquery($1::text::regconfig, search_text($2)) AS q
 
 -- name: parse_prefix
 -- The same, with the last word $4 also as the beginning of one. In $3 a word that no configuration changes stands in its
@@ -14,17 +14,17 @@ FROM websearch_to_tsquery($1::text::regconfig, translate($2, 'ёЁ<>', 'еЕ  ')
 -- keeps its meaning. If the last word is none for the parser, it is as if no prefix had been asked for.
 SELECT q::text AS query, numnode(q) AS nodes
 FROM (
-    SELECT plainto_tsquery($1::text::regconfig, translate($4, 'ёЁ', 'еЕ'))
-        || to_tsquery('pg_catalog.simple', quote_literal(translate($4, 'ёЁ', 'еЕ')) || ':*') AS last
+    SELECT plainto_tsquery($1::text::regconfig, search_text($4))
+        || to_tsquery('pg_catalog.simple', quote_literal(search_text($4)) || ':*') AS last
 ) w, LATERAL (
-    SELECT CASE WHEN numnode(w.last) = 0 THEN websearch_to_tsquery($1::text::regconfig, translate($2, 'ёЁ<>', 'еЕ  '))
-                ELSE replace(websearch_to_tsquery($1::text::regconfig, translate($3, 'ёЁ<>', 'еЕ  '))::text,
+    SELECT CASE WHEN numnode(w.last) = 0 THEN websearch_to_tsquery($1::text::regconfig, search_text($2))
+                ELSE replace(websearch_to_tsquery($1::text::regconfig, search_text($3))::text,
                              quote_literal($5), '( ' || w.last::text || ' )')::tsquery
            END AS q
 ) p
 
 -- name: page
--- The best of a window: of the newest tasks that match, up to :most, or of those between the bounds of a window that was
+-- The best of a window: of the newest tasks that match, up to `most`, or of those between the bounds of a window that was
 -- found before. Only they are ranked, and only what is shown has its words marked: a word that half of all tasks have costs
 -- no more than a rarer one. `number` of them there are; `more`: there are older ones that match.
 WITH found AS MATERIALIZED (
@@ -55,7 +55,7 @@ WITH found AS MATERIALIZED (
 ), best AS MATERIALIZED (
     SELECT r.id, r.rank
     FROM (
-        SELECT id, ts_rank('{0.1, 0.2, 0.4, 1.0}', document, :query::tsquery, 1) AS rank
+        SELECT id, ts_rank('{0.1, 0.2, 0.4, 1.0}', document, :query::tsquery) AS rank
         FROM found
         WHERE n <= :most                                                                              --? new
     ) r
@@ -64,9 +64,9 @@ WITH found AS MATERIALIZED (
     LIMIT :limit + 1
 )
 SELECT r.*, best.rank,
-    ts_headline(:config::text::regconfig, translate(r.title, E'ёЁ<>\x01\x02\x03', 'еЕ     '), :query::tsquery,
+    ts_headline(:config::text::regconfig, search_text(r.title), :query::tsquery,
                 E'HighlightAll=true, StartSel=\x01, StopSel=\x02') AS title_marked,
-    ts_headline(:config::text::regconfig, translate(r.description, E'ёЁ<>\x01\x02\x03', 'еЕ     '), :query::tsquery,
+    ts_headline(:config::text::regconfig, search_text(r.description), :query::tsquery,
                 E'MaxFragments=2, MaxWords=20, MinWords=8, FragmentDelimiter=\x03, StartSel=\x01, StopSel=\x02')
         AS description_marked,
     bounds.number, bounds.more, newest.created_at AS newest_at, newest.id AS newest_id, oldest.created_at AS oldest_at,
