@@ -6,7 +6,13 @@ import shutil
 
 import pytest
 
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "redis-server": "redis-server"}
+PACKAGES = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "redis-server": "redis-server",
+    "node": "nodejs",
+    "npm": "npm",
+}
 """Each program, and the package that has it in Debian."""
 
 

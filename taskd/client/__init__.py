@@ -1,0 +1,7 @@
+"""taskd for other programs, over gRPC: `Client` has tasks done, `Worker` does them."""
+
+from taskd.client.client import Client
+from taskd.client.watch import Events, EventsMissed
+from taskd.client.worker import Worker
+
+__all__ = ["Client", "Events", "EventsMissed", "Worker"]
