@@ -8,13 +8,15 @@ import sys
 from collections.abc import Sequence
 
 from taskd import __version__
-from taskd.errors import ConfigError, TaskdError, Unavailable
+from taskd.errors import ConfigError, Invalid, TaskdError, Unavailable
 
 COMMANDS = {
     "demo": "run everything with an embedded PostgreSQL and sample handlers",
     "serve": "run the server",
     "migrate": "bring a database's schema up to date",
     "check": "check the configuration and the database, and give advice",
+    "health": "ask the server on this machine whether it is ready",
+    "task": "create, read, find and follow tasks of a running server",
     "openapi": "print the OpenAPI document",
 }
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
     try:
         code: int = importlib.import_module(f"taskd.cli.{asked.command}").run(asked)
-    except ConfigError as error:
+    except (ConfigError, Invalid) as error:
         print(f"taskd: {error}", file=sys.stderr)
         return USAGE
     except Unavailable as error:
