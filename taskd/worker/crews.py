@@ -173,7 +173,8 @@ class Crews:
     def detach(self, session: Session, stream: int) -> None:
         """A stream has ended. Its session waits for the worker to come back, if it has anything to come back for."""
         session.detach(stream)
-        if not session.attached and (session.leaving or not session.pool.busy):
+        # A server that stops takes no more streams: nobody can come back to it.
+        if not session.attached and (session.leaving or not session.pool.busy or self._draining is not None):
             session.left()
             self._forget(session)
         self._service.wake()
@@ -217,14 +218,17 @@ class Crews:
     def announce(self, seconds: float) -> None:
         """Give out no more, and tell all workers that they have so many seconds."""
         self._draining = seconds
-        for session in self._sessions.values():
+        for session in tuple(self._sessions.values()):
             session.drain(seconds)
+            if not session.attached:
+                session.left()
+                self._forget(session)
 
     async def drain(self, seconds: float) -> None:
         """Return when the claims that are under way have handed over what they got; see `announce`."""
         if self._draining is None:
             self.announce(seconds)
-        for crew in self._crews.values():
+        for crew in tuple(self._crews.values()):
             await crew.dispatcher.drain(max(seconds, 0.1))
 
     def release(self) -> None:

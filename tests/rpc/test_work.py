@@ -1,0 +1,417 @@
+"""`WorkerService`, message by message, against a real server and database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from taskd import Taskd
+from taskd.domain.model import Status, Task
+from taskd.rpc.status import error_of
+from taskd.v1 import taskd_pb2 as pb
+from tests.client.proxy import proxied
+from tests.rpc.working import Stream, attempt_of, done, failed, id_of, released, working
+from tests.running import embedded
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def app(database_url: str) -> AsyncIterator[Taskd]:
+    """A server without handlers: all work is done elsewhere."""
+    async with embedded(database_url, role="api", grpc="127.0.0.1:0", shutdown_seconds=30) as server:
+        assert server.app is not None
+        yield server.app
+
+
+@pytest.fixture
+async def stream(app: Taskd) -> AsyncIterator[Stream]:
+    async with working(app) as found:
+        yield found
+
+
+async def reaches(app: Taskd, task: Task, status: Status) -> Task:
+    async def reached() -> Task | None:
+        found = await app.tasks.get(task.id)
+        return found if found.status is status else None
+
+    return await eventually(reached)  # type: ignore[return-value]
+
+
+def faults_of(error: grpc.aio.AioRpcError) -> list[str]:
+    found = error_of(error.code(), error.details() or "", error.trailing_metadata() or ())
+    return [fault.field for fault in found.faults]  # type: ignore[attr-defined]
+
+
+async def test_a_task_is_worked_on_elsewhere(app: Taskd, stream: Stream) -> None:
+    made = await app.tasks.create("t", kind="k", payload={"n": 2**60})
+    welcome = await stream.hello("k")
+    assert welcome.session
+    assert (welcome.resumed, welcome.lease.seconds) == (False, 30)
+    [task] = await stream.tasks()
+    assert (id_of(task), task.attempt, task.status) == (made.id, 1, pb.TASK_STATUS_RUNNING)
+    assert json.loads(task.payload) == {"n": 2**60}
+    half = pb.AttemptProgress(attempt=attempt_of(task), fraction=0.5, note="½")
+    await stream.say(progress=pb.Progress(reports=[half]))
+    await eventually(lambda: _has_progress(app, made))
+    assert await stream.settle(done(task, '{"ok":true}')) == {(task.id, 1): True}
+    found = await reaches(app, made, Status.DONE)
+    assert (found.result, found.progress, found.progress_note) == ({"ok": True}, 0.5, "½")
+
+
+async def _has_progress(app: Taskd, task: Task) -> bool:
+    return (await app.tasks.get(task.id)).progress == 0.5
+
+
+async def test_there_are_never_more_tasks_than_slots(app: Taskd, stream: Stream) -> None:
+    await app.tasks.create_many([{"title": f"{n}", "kind": "k"} for n in range(20)])
+    await stream.hello("k", slots=3)
+    held = {task.id: task for task in await stream.tasks(3)}
+    seen = set(held)
+    while len(seen) < 20:
+        assert len(held) == 3
+        await stream.settle(done(held.pop(next(iter(held)))))
+        for task in await stream.tasks():
+            held[task.id] = task
+            assert task.id not in seen
+            seen.add(task.id)
+    assert len(held) == 3
+    assert await stream.settle(*map(done, held.values())) == {(task_id, 1): True for task_id in held}
+
+
+async def test_the_best_come_first_and_only_of_its_kinds(app: Taskd, stream: Stream) -> None:
+    for priority in (0, 5, -5):
+        await app.tasks.create(f"{priority}", kind="k", priority=priority)
+    other = await app.tasks.create("other", kind="other")
+    await stream.hello("k", "l", slots=1)
+    order = []
+    for _ in range(3):
+        [task] = await stream.tasks()
+        order.append(task.title)
+        await stream.settle(done(task))
+    assert order == ["5", "0", "-5"]
+    assert (await app.tasks.get(other.id)).status is Status.NEW
+
+
+async def test_failures_are_tried_again_as_the_worker_says(app: Taskd, stream: Stream) -> None:
+    again = await app.tasks.create("again", kind="k")
+    await stream.hello("k", slots=1)
+    [task] = await stream.tasks()
+    later = pb.AttemptFailure(type="Oops", message="no luck")
+    later.retry_after.FromSeconds(0)
+    await stream.settle(pb.Result(attempt=attempt_of(task), failure=later))
+    [task] = await stream.tasks()
+    assert (id_of(task), task.attempt, task.error.type, task.error.message) == (again.id, 2, "Oops", "no luck")
+    await stream.settle(failed(task, final=True))
+    found = await reaches(app, again, Status.FAILED)
+    assert (found.attempt, found.max_attempts) == (2, 5)
+
+
+async def test_what_was_given_back_is_unspent(app: Taskd, stream: Stream) -> None:
+    made = await app.tasks.create("t", kind="k", max_attempts=1)
+    await stream.hello("k", slots=1)
+    [first] = await stream.tasks()
+    assert await stream.settle(released(first)) == {(first.id, 1): True}
+    [second] = await stream.tasks()
+    assert (id_of(second), second.attempt) == (made.id, 1)
+    await stream.settle(done(second))
+    await reaches(app, made, Status.DONE)
+
+
+@pytest.mark.parametrize("text", ["", "{", "NaN", "[" * 70 + "]" * 70, '"\\ud800"', f'"{"x" * 1024 * 1024}"'])
+async def test_a_result_that_cannot_be_stored_fails_the_attempt_in_words(
+    app: Taskd, stream: Stream, text: str
+) -> None:
+    made = await app.tasks.create("t", kind="k", max_attempts=1)
+    await stream.hello("k")
+    [task] = await stream.tasks()
+    assert await stream.settle(done(task, text)) == {(task.id, 1): True}
+    found = await reaches(app, made, Status.FAILED)
+    assert found.error is not None
+    assert (found.error.type, "the result" in found.error.message) == ("ResultError", True)
+
+
+async def test_a_result_of_no_attempt_of_its_own_is_refused(app: Taskd, stream: Stream) -> None:
+    made = await app.tasks.create("t", kind="k")
+    await stream.hello("k", slots=1)
+    [task] = await stream.tasks()
+    wrong = pb.Task(id=task.id, attempt=2)
+    async with working(app) as other:
+        await other.hello("k", slots=1)
+        assert await other.settle(done(task), done(wrong)) == {(task.id, 1): False, (task.id, 2): False}
+    assert await stream.settle(done(task)) == {(task.id, 1): True}
+    assert await stream.settle(done(task)) == {(task.id, 1): False}
+    assert (await reaches(app, made, Status.DONE)).version == 3
+    assert app.parts.worker.refused == 3  # type: ignore[union-attr]
+
+
+async def test_a_cancelled_task_is_to_be_stopped(app: Taskd, stream: Stream) -> None:
+    made = await app.tasks.create("t", kind="k")
+    await stream.hello("k")
+    [task] = await stream.tasks()
+    await app.tasks.cancel(made.id)
+    cancel = await stream.hear("cancel")
+    assert (cancel.attempt, cancel.reason) == (attempt_of(task), pb.CANCEL_REASON_CANCELLED)
+    assert await stream.settle(released(task)) == {(task.id, 1): True}
+    await reaches(app, made, Status.CANCELLED)
+
+
+async def test_an_attempt_that_takes_too_long_is_to_be_stopped_and_keeps_its_slot(app: Taskd, stream: Stream) -> None:
+    made = await app.tasks.create("t", kind="k", timeout_seconds=0.01, max_attempts=1)
+    await stream.hello("k", slots=1)
+    [task] = await stream.tasks()
+    assert (await stream.hear("cancel")).reason == pb.CANCEL_REASON_TIMEOUT
+    found = await reaches(app, made, Status.FAILED)
+    assert found.error is not None
+    assert found.error.type == "TimeoutError"
+    waits = await app.tasks.create("next", kind="k")
+    assert app.parts.worker.crews.busy == 1  # type: ignore[union-attr]
+    await stream.say(results=pb.Results(results=[released(task)]))
+    settled, tasks = await stream.hear(), await stream.hear()
+    if isinstance(settled, pb.Tasks):
+        settled, tasks = tasks, settled
+    assert [one.accepted for one in settled.results] == [False]
+    assert [id_of(one) for one in tasks.tasks] == [waits.id]
+
+
+async def test_a_broken_stream_is_taken_up_again(app: Taskd) -> None:
+    kept, lost = [await app.tasks.create(f"{n}", kind="k") for n in range(2)]
+    async with working(app) as first:
+        welcome = await first.hello("k", slots=2)
+        tasks = {id_of(task): task for task in await first.tasks(2)}
+    async with working(app) as second:
+        again = await second.hello("k", slots=2, session=welcome.session, running=[attempt_of(tasks[kept.id])])
+        assert (again.resumed, again.session) == (True, welcome.session)
+        # What it knows nothing of never reached it: it is given back unspent, and may come here again.
+        [task] = await second.tasks()
+        assert (id_of(task), task.attempt) == (lost.id, 1)
+        assert await second.settle(done(tasks[kept.id]), done(task)) == {
+            (str(kept.id), 1): True, (str(lost.id), 1): True,
+        }  # fmt: skip
+    await reaches(app, kept, Status.DONE)
+    await reaches(app, lost, Status.DONE)
+
+
+async def test_a_cancellation_during_the_break_is_told_when_the_worker_is_back(app: Taskd) -> None:
+    made = await app.tasks.create("t", kind="k")
+    async with working(app) as first:
+        welcome = await first.hello("k")
+        [task] = await first.tasks()
+    await eventually(lambda: not _sessions(app)[0].attached)
+    await app.tasks.cancel(made.id)
+    async with working(app) as second:
+        await second.hello("k", session=welcome.session, running=[attempt_of(task)])
+        assert (await second.hear("cancel")).reason in (pb.CANCEL_REASON_CANCELLED, pb.CANCEL_REASON_LOST)
+    await reaches(app, made, Status.CANCELLED)
+
+
+def _sessions(app: Taskd) -> list[object]:
+    return list(app.parts.worker.crews.sessions)  # type: ignore[union-attr]
+
+
+async def test_what_is_not_the_sessions_is_to_be_stopped(app: Taskd) -> None:
+    await app.tasks.create("t", kind="k")
+    async with working(app) as first:
+        welcome = await first.hello("k")
+        await first.tasks()
+    stranger = pb.Attempt(task_id="01a211b9-be6a-7676-8001-e2f5dfabcaed", attempt=1)
+    async with working(app) as second:
+        await second.hello("k", session=welcome.session, running=[stranger])
+        cancel = await second.hear("cancel")
+        assert (cancel.attempt, cancel.reason) == (stranger, pb.CANCEL_REASON_LOST)
+
+
+async def test_a_session_is_its_users_own(app: Taskd) -> None:
+    await app.tasks.create("t", kind="k")
+    async with working(app) as first:
+        welcome = await first.hello("k")
+        [task] = await first.tasks()
+    channel = grpc.aio.insecure_channel(app.grpc_address or "")
+    try:
+        other = Stream(channel, "thief")
+        found = await other.hello("k", session=welcome.session, running=[attempt_of(task)])
+        assert not found.resumed
+        assert found.session != welcome.session
+        assert await other.settle(done(task)) == {(task.id, 1): False}
+    finally:
+        await channel.close()
+
+
+async def test_a_worker_that_does_not_come_back_loses_its_tasks_and_their_attempts(app: Taskd) -> None:
+    made = await app.tasks.create("t", kind="k")
+    async with working(app) as first:
+        await first.hello("k")
+        await first.tasks()
+    [session] = _sessions(app)
+    await eventually(lambda: not session.attached)  # type: ignore[attr-defined]
+    # As if its lease were over: what time would do.
+    session._heard_at -= 1000  # type: ignore[attr-defined]
+    async with working(app) as second:
+        await second.hello("k")
+        [task] = await second.tasks()
+        assert (id_of(task), task.attempt, task.error.type) == (made.id, 2, "WorkerLost")
+        await second.settle(done(task))
+    assert (await reaches(app, made, Status.DONE)).attempt == 2
+
+
+async def test_a_worker_that_is_silent_loses_its_stream(app: Taskd, stream: Stream) -> None:
+    await app.tasks.create("t", kind="k")
+    stream.answers_pings = False
+    await stream.hello("k", lease=2.0)
+    await stream.tasks()
+    error = await stream.refused()
+    assert error.code() is grpc.StatusCode.ABORTED
+    assert "nothing was heard for 2 seconds" in (error.details() or "")
+
+
+async def test_a_half_open_connection_gives_its_tasks_back(app: Taskd) -> None:
+    made = await app.tasks.create("t", kind="k")
+    assert app.grpc_address is not None
+    async with proxied(app.grpc_address) as proxy, working(None, proxy.address) as stranded:
+        await stranded.hello("k", lease=2.0)
+        await stranded.tasks()
+        proxy.freeze()
+        async with working(app) as other:
+            await other.hello("k")
+            [task] = await other.tasks()
+            assert (id_of(task), task.attempt) == (made.id, 2)
+            await other.settle(done(task))
+    await reaches(app, made, Status.DONE)
+
+
+async def test_a_second_stream_of_a_session_ends_the_first(app: Taskd, stream: Stream) -> None:
+    await app.tasks.create("t", kind="k")
+    welcome = await stream.hello("k", lease=2.0)
+    [task] = await stream.tasks()
+    async with working(app) as second:
+        found = await second.hello("k", session=welcome.session, running=[attempt_of(task)])
+        assert found.resumed
+        assert (await stream.refused()).code() is grpc.StatusCode.ABORTED
+        assert await second.settle(done(task)) == {(task.id, 1): True}
+
+
+async def test_who_leaves_gets_no_more_and_gives_back_what_is_left(app: Taskd, stream: Stream) -> None:
+    first = await app.tasks.create("first", kind="k", max_attempts=1)
+    await stream.hello("k")
+    [task] = await stream.tasks()
+    await stream.say(leave=pb.Leave())
+    await eventually(lambda: _sessions(app)[0].leaving)  # type: ignore[attr-defined]
+    await app.tasks.create("second", kind="k")
+    await stream.call.done_writing()
+    async with working(app) as other:
+        await other.hello("k")
+        assert {(id_of(one), one.attempt) for one in await other.tasks(2)} >= {(first.id, 1)}
+    assert task.attempt == 1
+
+
+async def test_the_servers_end_is_told_and_what_is_not_done_is_given_back(database_url: str) -> None:
+    async with embedded(database_url, role="api", grpc="127.0.0.1:0", shutdown_seconds=30) as server:
+        app = server.app
+        assert app is not None
+        made = [await app.tasks.create(f"{n}", kind="k", max_attempts=1) for n in range(2)]
+        async with working(app) as stream:
+            await stream.hello("k", slots=2)
+            tasks = {id_of(task): task for task in await stream.tasks(2)}
+            stopping = asyncio.create_task(app.stop())
+            assert (await stream.hear("drain")).within.seconds == 30
+            # What is done in time counts.
+            assert await stream.settle(done(tasks[made[0].id])) == {(str(made[0].id), 1): True}
+            app.hurry()
+            assert (await stream.hear("cancel")).reason == pb.CANCEL_REASON_RELEASED
+            assert await stream.settle(released(tasks[made[1].id])) == {(str(made[1].id), 1): True}
+            error = await stream.refused()
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            await stopping
+    async with embedded(database_url, role="api", grpc="127.0.0.1:0") as server:
+        assert server.app is not None
+        found = [await server.app.tasks.get(task.id) for task in made]
+        assert [(task.status, task.attempt) for task in found] == [(Status.DONE, 1), (Status.NEW, 0)]
+
+
+HELLO = {"kinds": ["k"], "slots": 1}
+
+
+@pytest.mark.parametrize(
+    ("hello", "fields"),
+    [
+        ({"kinds": [], "slots": 1}, ["hello.kinds"]),
+        ({"kinds": ["k"] * 101, "slots": 1}, ["hello.kinds"]),
+        ({"kinds": ["BAD", "k"], "slots": 0}, ["hello.kinds[0]", "hello.slots"]),
+        ({"kinds": ["k"], "slots": 1001}, ["hello.slots"]),
+        ({**HELLO, "lease": {"seconds": 1}}, ["hello.lease"]),
+        ({**HELLO, "lease": {"seconds": 301}}, ["hello.lease"]),
+        ({**HELLO, "name": "x" * 201}, ["hello.name"]),
+        ({**HELLO, "running": [{"task_id": "x"}]}, ["hello.running[0].task_id"]),
+    ],
+)
+async def test_a_bad_hello_names_its_fields(stream: Stream, hello: dict[str, object], fields: list[str]) -> None:
+    await stream.say(hello=pb.Hello(**hello))  # type: ignore[arg-type]
+    error = await stream.refused()
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert faults_of(error) == fields
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"hello": HELLO}, "hello"),
+        ({"results": {"results": [{"attempt": {"task_id": "x"}, "result": "1"}]}}, "results[0].attempt.task_id"),
+        ({"results": {"results": [{"attempt": {}}]}}, "results[0].attempt.task_id"),
+        ({"progress": {"reports": [{"attempt": {"task_id": "x"}}]}}, "progress[0].attempt.task_id"),
+        ({"results": {"results": [{}] * 1001}}, "results"),
+        ({"progress": {"reports": [{}] * 1001}}, "progress"),
+    ],
+)
+async def test_a_bad_message_ends_the_stream_and_names_its_field(
+    stream: Stream, message: dict[str, object], field: str
+) -> None:
+    await stream.hello("k")
+    await stream.say(**message)
+    error = await stream.refused()
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in faults_of(error)
+
+
+async def test_hello_comes_first(stream: Stream) -> None:
+    await stream.say(pong=pb.Pong())
+    assert faults_of(await stream.refused()) == ["hello"]
+
+
+async def test_a_hundred_workers_of_one_kind_make_few_claims(app: Taskd) -> None:
+    claims = app.parts.catalog.query_seconds.labels("claims.claim")
+    async with working(app) as one:
+        channel = grpc.aio.insecure_channel(app.grpc_address or "")
+        streams = [one, *(Stream(channel) for _ in range(99))]
+        for stream in streams:
+            await stream.hello("k", slots=1)
+        assert app.parts.worker.slots == 100  # type: ignore[union-attr]
+        before = claims.count
+        await app.tasks.create_many([{"title": f"{n}", "kind": "k"} for n in range(100)])
+        got = await asyncio.gather(*(stream.tasks() for stream in streams))
+        assert len({task.id for tasks in got for task in tasks}) == 100
+        assert claims.count - before < 20
+        await channel.close()
+
+
+async def test_tasks_are_shared_by_who_has_most_room(app: Taskd) -> None:
+    async with working(app) as large, working(app) as small:
+        await large.hello("k", slots=6)
+        await small.hello("k", slots=2)
+        await app.tasks.create_many([{"title": f"{n}", "kind": "k"} for n in range(4)])
+        assert len(await large.tasks(4)) == 4
+
+
+async def test_an_api_process_keeps_the_house_for_its_workers(app: Taskd, stream: Stream) -> None:
+    await stream.hello("k")
+    made = await app.tasks.create("t", kind="k", run_at="2001-01-01T00:00:00Z")
+    [task] = await stream.tasks()
+    assert id_of(task) == made.id
+    health = app.parts.health.ready()["workers"]
+    assert health.ok
+    assert health.detail == "1 of 4 slots busy"
+    await stream.settle(failed(task, retry_after={"nanos": 1000}))
+    [task] = await stream.tasks()
+    assert task.attempt == 2
