@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -23,7 +24,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 FIGURES_SHOWN = re.findall(r'```json\n({"tasks":{.*})\n```', README)[0]
 HANDLERS = re.findall(r"```python\n(# thumbnails.py\n.*?)```", README, re.DOTALL)
-DEMO, SOCKET, CREATE, READ, FIGURES, PROMETHEUS, AVERAGE, SERVE, TESTS = COMMANDS
+DEMO, SOCKET, CREATE, READ, SEARCH, CALL, FIGURES, PROMETHEUS, AVERAGE, SERVE, TESTS = COMMANDS
 
 # A child of a command that is measured would write into this tree.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTHON", "TASKD"))}
@@ -37,7 +38,8 @@ def clone() -> Iterator[Path]:
     parent.chmod(0o755)
     directory = parent / "taskd"
     # What git does not hold, and tools leave behind.
-    left = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "taskd-data")
+    names = (".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "taskd-data", "node_modules")
+    left = shutil.ignore_patterns(*names)
     shutil.copytree(ROOT, directory, ignore=left)
     yield directory
     shutil.rmtree(parent)
@@ -55,12 +57,18 @@ def free_port() -> int:
         return number
 
 
+@functools.cache
+def addresses(port: int) -> dict[str, str]:
+    """Return where a server of this test listens; the same for who calls it."""
+    return {"TASKD_HTTP": f"127.0.0.1:{port}", "TASKD_GRPC": f"127.0.0.1:{free_port()}"}
+
+
 @contextlib.asynccontextmanager
 async def running(command: str, clone: Path, port: int, until: str) -> AsyncIterator[list[str]]:
     """Run a command of the README on another port until the block ends; yields its lines once `until` is among them."""
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", f"exec 2>&1; {command}",
-        cwd=clone, env=ENVIRONMENT | {"TASKD_HTTP": f"127.0.0.1:{port}", "TASKD_GRPC": "off"},
+        cwd=clone, env=ENVIRONMENT | addresses(port),
         stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -86,7 +94,7 @@ async def shell(command: str, clone: Path, port: int) -> str:
     """Run a command of the README against the server on another port, and return what it prints."""
     process = await asyncio.create_subprocess_shell(
         command.replace("127.0.0.1:8080", f"127.0.0.1:{port}"),
-        cwd=clone, env=ENVIRONMENT, stdout=asyncio.subprocess.PIPE,
+        cwd=clone, env=ENVIRONMENT | addresses(port), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     printed, _ = await process.communicate()
     assert process.returncode == 0
@@ -105,6 +113,10 @@ async def test_the_tour_is_as_it_is_told(clone: Path, port: int) -> None:
         assert types == ["created", "started", *["progress"] * (len(types) - 3), "done"]
         assert len(types) > 3
         assert '"result":{"slept":2}' in await shell(READ, clone, port)
+        found = json.loads(await shell(SEARCH, clone, port))
+        assert found["results"][0]["highlights"]["title"] == "<mark>Compress</mark> the <mark>video</mark>"
+        called = dict(line.split(maxsplit=1) for line in (await shell(CALL, clone, port)).splitlines())
+        assert (called["status"], called["result"]) == ("done", '{"hello": "world"}')
         figures = json.loads(await shell(FIGURES, clone, port))
         assert figures["average_processing_seconds"] > 0
         assert figures.keys() == json.loads(FIGURES_SHOWN).keys()
