@@ -48,7 +48,7 @@ async def test_each_command_has_its_help(name: str) -> None:
     ended = await taskd(name, "--help")
     assert ended.code == 0
     assert f"usage: taskd {name}" in ended.out
-    assert ("TASKD_HTTP" in ended.out) is (name != "openapi")
+    assert ("TASKD_HTTP" in ended.out) is (name not in ("openapi", "task"))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,8 @@ async def test_check_finds_nothing_wrong_where_nothing_is(database_url: str) -> 
     ended = await taskd("check", "--database-url", database_url, TASKD_AUTH="none")
     assert ended.code == 0, ended
     assert all(line.startswith("ok  ") for line in ended.out.splitlines())
-    for what in ("configuration", "PostgreSQL", "schema", "connections", "encoding", "locale", "notifications"):
+    parts = ("configuration", "PostgreSQL", "schema", "connections", "encoding", "locale", "search", "notifications")
+    for what in parts:
         assert what in ended.out
 
 
@@ -115,9 +116,23 @@ async def test_check_says_what_is_wrong(empty_database_url: str) -> None:
     ended = await taskd("check", "--database-url", empty_database_url)
     assert ended.code == 1
     assert "FAIL  configuration: TASKD_AUTH=token" in ended.out
-    assert "FAIL  schema: lacks 0001_core, 0002_totals; run `taskd migrate`" in ended.out
+    assert "FAIL  schema: lacks 0001_core, 0002_totals, 0003_search; run `taskd migrate`" in ended.out
     assert (await taskd("check", "--database-url", NOWHERE, TASKD_AUTH="none")).code == 3
     assert "an embedded PostgreSQL in" in (await taskd("check", TASKD_AUTH="none")).out
+
+
+async def test_a_search_configuration_is_migrated_to_and_checked(database_url: str) -> None:
+    database = ["--database-url", database_url, "--search-config", "english"]
+    ended = await taskd("check", *database, TASKD_AUTH="none")
+    assert ended.code == 1
+    assert "FAIL  search: documents are made with pg_catalog.russian, and not with english" in ended.out
+    done = "made the search documents anew: pg_catalog.english in place of pg_catalog.russian\n"
+    assert (await taskd("migrate", *database)).out == done
+    assert (await taskd("migrate", *database)).out == "nothing to do: the schema is up to date\n"
+    assert (await taskd("check", *database, TASKD_AUTH="none")).code == 0
+    ended = await taskd("migrate", "--database-url", database_url, "--search-config", "klingon")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "no text search configuration klingon" in ended.err
 
 
 async def test_check_asks_the_cache_in_redis(database_url: str) -> None:
