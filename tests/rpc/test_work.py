@@ -293,12 +293,16 @@ async def test_who_leaves_gets_no_more_and_gives_back_what_is_left(app: Taskd, s
     [task] = await stream.tasks()
     await stream.say(leave=pb.Leave())
     await eventually(lambda: _sessions(app)[0].leaving)  # type: ignore[attr-defined]
-    await app.tasks.create("second", kind="k")
-    await stream.call.done_writing()
+    second = await app.tasks.create("second", kind="k")
     async with working(app) as other:
-        await other.hello("k")
-        assert {(id_of(one), one.attempt) for one in await other.tasks(2)} >= {(first.id, 1)}
-    assert task.attempt == 1
+        await other.hello("k", slots=1)
+        [taken] = await other.tasks()
+        # Nobody had it before: it was created, and then started.
+        assert (id_of(taken), taken.version) == (second.id, 2)
+        await other.settle(done(taken))
+        await stream.call.done_writing()
+        [left] = await other.tasks()
+        assert (id_of(left), left.attempt, task.attempt) == (first.id, 1, 1)
 
 
 async def test_the_servers_end_is_told_and_what_is_not_done_is_given_back(database_url: str) -> None:
@@ -311,6 +315,7 @@ async def test_the_servers_end_is_told_and_what_is_not_done_is_given_back(databa
             tasks = {id_of(task): task for task in await stream.tasks(2)}
             stopping = asyncio.create_task(app.stop())
             assert (await stream.hear("drain")).within.seconds == 30
+            late = await app.tasks.create("late", kind="k")
             # What is done in time counts.
             assert await stream.settle(done(tasks[made[0].id])) == {(str(made[0].id), 1): True}
             app.hurry()
@@ -323,6 +328,7 @@ async def test_the_servers_end_is_told_and_what_is_not_done_is_given_back(databa
         assert server.app is not None
         found = [await server.app.tasks.get(task.id) for task in made]
         assert [(task.status, task.attempt) for task in found] == [(Status.DONE, 1), (Status.NEW, 0)]
+        assert (await server.app.tasks.get(late.id)).version == 1
 
 
 async def test_a_hundred_workers_of_one_kind_make_few_claims(app: Taskd) -> None:
