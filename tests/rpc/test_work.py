@@ -90,6 +90,20 @@ async def test_the_best_come_first_and_only_of_its_kinds(app: Taskd, stream: Str
     assert (await app.tasks.get(other.id)).status is Status.NEW
 
 
+async def test_a_task_that_becomes_ready_is_handed_out_without_a_look(
+    app: Taskd, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("dispatcher", "plan"):
+        monkeypatch.setattr(f"taskd.worker.{module}.POLL", 3600.0)
+    await stream.hello("k")
+    await eventually(lambda: app.parts.worker.slots == 4)  # type: ignore[union-attr]
+    for _ in range(3):
+        made = await app.tasks.create("t", kind="k")
+        [task] = await stream.tasks()
+        assert id_of(task) == made.id
+        await stream.settle(done(task))
+
+
 async def test_failures_are_tried_again_as_the_worker_says(app: Taskd, stream: Stream) -> None:
     again = await app.tasks.create("again", kind="k")
     await stream.hello("k", slots=1)
