@@ -71,7 +71,9 @@ class Settings:
         File("a directory"), "", "PostgreSQL's programs for the embedded one. None: the wheel's, else installed ones."
     )
     http: Address = _declare(Listen(), "127.0.0.1:8080", "Where REST, WebSocket and metrics listen.")
-    grpc: Address | None = _declare(Listen(off=True), "127.0.0.1:50051", "Where gRPC listens.")
+    grpc: Address | None = _declare(
+        Listen(off=True), "127.0.0.1:50051", "Where gRPC listens, in the roles `all` and `api`."
+    )
     role: str = _declare(
         Choice(("all", "api", "worker", "gateway")),
         "all",
@@ -209,7 +211,8 @@ def validate_start(settings: Settings) -> None:
         raise ConfigError("TASKD_TLS_CERT and TASKD_TLS_KEY go together")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
         raise ConfigError("TASKD_TLS_CLIENT_CA wants TASKD_TLS_CERT and TASKD_TLS_KEY")
-    if settings.grpc is not None and settings.grpc == settings.http and settings.http.port:
+    serves_grpc = settings.role in ("all", "api") and settings.grpc is not None
+    if serves_grpc and settings.grpc == settings.http and settings.http.port:
         raise ConfigError(f"TASKD_HTTP and TASKD_GRPC can't both listen on {settings.http}")
     _refuse_not_yet(settings)
 

@@ -34,11 +34,12 @@ class Gateway:
         self.feed = RemoteFeed(self.channel, self.supervisor)
         self.health = PartsHealth()
         self.health.add("upstream", lambda: from_fault(self.feed.fault))
-        service = RemoteTasks(self.channel, self.feed.place)
+        service = RemoteTasks(self.channel)
         self.front = Front(
             settings, service, self.feed, lambda: self.feed.epoch, self.health, self.supervisor, self.catalog
         )
         self.tasks = self.front.tasks
+        self.catalog.upstream_up.track(lambda: int(self.feed.fault is None))
 
     @property
     def http_address(self) -> str | None:

@@ -29,6 +29,8 @@ class Server:
     app: Taskd | None = None
     process: asyncio.subprocess.Process | None = None
     output: list[str] = field(default_factory=list)
+    grpc: str | None = None
+    """Where gRPC is, of a process that was told to serve it; of an app, `app.grpc_address`."""
 
     @property
     def url(self) -> str:
@@ -90,6 +92,8 @@ async def start(database_url: str, *flags: str, handlers: str = "taskd.worker.sa
         server.output.append(line)
         found = re.search(r"http://(127\.0\.0\.1:\d+)", line)
         server.address = found[1] if found else ""
+        found = re.search(r"gRPC on ([\d.:]+)", line)
+        server.grpc = found[1] if found else None
     server.reader = asyncio.create_task(_drain(process.stderr, server.output))  # type: ignore[attr-defined]
     await eventually(server.ready)
     return server

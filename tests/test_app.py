@@ -203,7 +203,7 @@ async def test_a_part_that_dies_is_told_to_who_runs_it(database_url: str) -> Non
         ({"colour": "red"}, "colour"),
         ({"auth": "token"}, "TASKD_AUTH=token"),
         ({"http": "0.0.0.0:80"}, "loopback"),
-        ({"role": "gateway", "upstream": "127.0.0.1:1"}, "TASKD_ROLE=gateway"),
+        ({"role": "gateway"}, "TASKD_UPSTREAM"),
         ({"cache": "memcached://here"}, "cache"),
         ({"cache_bytes": 1}, "cache_bytes"),
         ({"metrics_buckets": "2,1"}, "metrics_buckets"),

@@ -251,7 +251,10 @@ def test_only_loopback_may_go_without_tokens(address: str, loopback: bool) -> No
     [
         ({"auth": "token"}, "TASKD_AUTH=token: tokens are not there yet"),
         ({"role": "gateway"}, "TASKD_ROLE=gateway wants TASKD_UPSTREAM"),
-        ({"role": "gateway", "upstream": "h:1"}, "TASKD_ROLE=gateway: the gateway is not there yet"),
+        *(
+            ({"role": "gateway", "upstream": "h:1", name: value}, f"TASKD_{name.upper()} is not for TASKD_ROLE=gateway")
+            for name, value in (("database_url", SECRET), ("database_listen_url", SECRET), ("handlers", "a.b"))
+        ),
         ({"upstream": "h:1"}, "TASKD_UPSTREAM is only for"),
         ({"tls_cert": "c"}, "TASKD_TLS_CERT and TASKD_TLS_KEY go together"),
         ({"tls_key": "k"}, "TASKD_TLS_CERT and TASKD_TLS_KEY go together"),
@@ -267,6 +270,11 @@ def test_what_does_not_go_together_stops_the_start(given: dict[str, object], mes
         validate_start(Settings.from_kwargs(**({"auth": "none"} | given)))
     assert str(caught.value).startswith(message)
     assert str(caught.value).isprintable()
+
+
+def test_a_gateway_and_a_worker_serve_no_grpc_and_so_may_have_its_address() -> None:
+    validate_start(Settings.from_kwargs(auth="none", role="gateway", upstream="h:1", http="127.0.0.1:50051"))
+    validate_start(Settings.from_kwargs(auth="none", role="worker", http="127.0.0.1:50051"))
 
 
 def test_two_ports_that_the_system_chooses_do_not_clash() -> None:

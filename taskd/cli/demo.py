@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskd import config, log
 from taskd.app import Taskd
 from taskd.cli.process import run_until_signal
-from taskd.domain.event import Event, EventType
+from taskd.cli.screen import event_line, has_colours
+from taskd.domain.event import Event
 
 SAMPLES: Sequence[Mapping[str, Any]] = (
     {"title": "Say hello", "kind": "echo", "payload": {"hello": "world"}, "description": "Returns its payload."},
@@ -45,7 +44,12 @@ def run(asked: argparse.Namespace) -> int:
 
     async def started() -> None:
         print(banner(app), flush=True)
-        show = Screen()
+        colours = has_colours()
+
+        def show(events: Sequence[Event]) -> None:
+            for event in events:
+                print(event_line(event, colours), flush=True)
+
         app.parts.feed.subscribe(show)
         app.parts.supervisor.spawn(keep_busy(app), "demo tasks")
 
@@ -67,41 +71,12 @@ def banner(app: Taskd) -> str:
         "health": f"http://{at}/readyz",
         "OpenAPI": f"http://{at}/openapi.json",
     }
+    if app.grpc_address:
+        lines["gRPC"] = f"{app.grpc_address}   (metadata x-taskd-user: {USER})"
     body = "\n".join(f"  {name:10} {text}" for name, text in lines.items())
     create = f"""curl -s 'http://{at}/tasks?user={USER}' -d '{{"title": "My task", "kind": "echo"}}'"""
     create += " -H Content-Type:application/json"
     return f"\n{body}\n\nCreate a task:\n  {create}\n\nWhat happens now (Ctrl-C stops):"
-
-
-class Screen:
-    """Prints each event as a line."""
-
-    COLOURS: Mapping[EventType, int] = {
-        EventType.DONE: 32,
-        EventType.FAILED: 31,
-        EventType.RETRYING: 33,
-        EventType.CANCELLED: 33,
-    }
-
-    def __init__(self) -> None:
-        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-    def __call__(self, events: Sequence[Event]) -> None:
-        for event in events:
-            print(self._line(event), flush=True)
-
-    def _line(self, event: Event) -> str:
-        task = event.task
-        word = f"{event.type.value:9}"
-        if self._colour and event.type in self.COLOURS:
-            word = f"\x1b[{self.COLOURS[event.type]}m{word}\x1b[0m"
-        title = "".join(character if character.isprintable() else "�" for character in task.title)
-        more = ""
-        if event.type is EventType.PROGRESS and task.progress is not None:
-            more = f"  {task.progress:4.0%}"
-        elif event.type in (EventType.RETRYING, EventType.FAILED) and task.error is not None:
-            more = f"  attempt {task.error.attempt} of {task.max_attempts}: {task.error.type}"
-        return f"  {event.at.astimezone():%H:%M:%S} {word} {task.kind:8} {title}{more}"
 
 
 async def keep_busy(app: Taskd) -> None:

@@ -28,6 +28,7 @@ def run(asked: argparse.Namespace) -> int:
     app = Taskd.with_settings(settings)
 
     async def started() -> None:
-        logger.info("serving on http://%s", app.http_address)
+        grpc = f" and gRPC on {app.grpc_address}" if app.grpc_address else ""
+        logger.info("serving on http://%s%s", app.http_address, grpc)
 
     return asyncio.run(run_until_signal(app, started))

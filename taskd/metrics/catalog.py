@@ -206,11 +206,19 @@ class Catalog:
             "route",
             buckets=buckets,
         )
-        self.grpc_requests = add.counter("taskd_grpc_requests_total", "gRPC calls answered.", "method", "code")
+        self.grpc_requests = add.counter(
+            "taskd_grpc_requests_total",
+            "gRPC calls answered. A method that does not exist is other.",
+            "method",
+            "code",
+        )
         self.grpc_seconds = add.histogram(
             "taskd_grpc_request_seconds", "Time of a unary gRPC call.", "method", buckets=buckets
         )
-        self.database_up = add.gauge("taskd_database_up", "Whether the database answers, 1 or 0.")
+        self.database_up = add.gauge("taskd_database_up", "Whether the database answers, 1 or 0; absent in a gateway.")
+        self.upstream_up = add.gauge(
+            "taskd_upstream_up", "Whether the upstream of a gateway answers, 1 or 0; absent elsewhere."
+        )
         self.log_behind = add.gauge(
             "taskd_event_log_behind_seconds",
             "How long committed events have waited for a transaction that is open, or for the database; 0: none.",
@@ -260,7 +268,8 @@ _PAGE = """# Metrics
 A scrape reads numbers that the process holds already and never touches the database. Counters and histograms count what
 this process did, so sum them over processes. `taskd_tasks` and `taskd_queue_oldest_ready_seconds` tell of
 the whole store and are the same in every process, so take their maximum. A gauge whose value is not known yet
-is absent: `taskd_tasks` until they have been counted, `taskd_cache_entries` where Redis holds them.
+is absent: `taskd_tasks` until they have been counted, `taskd_cache_entries` where Redis holds them. A gateway knows of no
+tasks, and has neither database nor workers: what tells of these is absent or 0 there.
 
 The bounds of all histograms are seconds: {bounds}. `TASKD_METRICS_BUCKETS` sets others
 for the times of tasks (`taskd_task_processing_seconds`, `taskd_task_wait_seconds`); the alert rules count on the rest.

@@ -12,18 +12,18 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from taskd import log
 from taskd.clock import Clock, monotonic
 from taskd.domain.model import User
-from taskd.errors import TaskdError, Unavailable
+from taskd.errors import Malformed, TaskdError, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.identity import Identify, Metadata
 from taskd.rpc.status import INSIDE, TRAILER, Code, code_of, status_of
@@ -36,8 +36,15 @@ Answer: TypeAlias = Message | bytes
 Send: TypeAlias = Callable[[Answer], Awaitable[None]]
 """Sends one answer of a stream, and waits while the caller does not read."""
 
+Read: TypeAlias = Callable[[bytes], Message]
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+MOST_OPEN = 1000
+"""Calls with one answer that are worked on at once. Streams are not among them: they stay, and cost little."""
+
+OTHER = "other"
+"""The method, in metrics and log, of calls of what does not exist."""
 
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 """Trailer: a channel that tries again by itself is not to (gRFC A6): the answer says when it may go well."""
@@ -49,12 +56,16 @@ class Calls:
     Args:
         identify: says who calls; may refuse by raising a `TaskdError`.
         catalog: where calls are counted.
+        most_open: see `MOST_OPEN`.
         clock: monotonic seconds.
     """
 
-    def __init__(self, identify: Identify, catalog: Catalog, clock: Clock = monotonic) -> None:
+    def __init__(
+        self, identify: Identify, catalog: Catalog, *, most_open: int = MOST_OPEN, clock: Clock = monotonic
+    ) -> None:
         self._identify = identify
         self._catalog = catalog
+        self._most_open = most_open
         self._clock = clock
         self._open = 0
         self._idle = asyncio.Event()
@@ -78,23 +89,39 @@ class Calls:
         }
         return grpc.method_handlers_generic_handler(service.full_name, methods)
 
-    def _handler(self, name: str, method: MethodDescriptor, call: Callable[..., Any]) -> Handler:
-        read = message_factory.GetMessageClass(method.input_type).FromString
-        if not method.server_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(name, call), read, _encoded)
-        if not method.client_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(name, call), read, _encoded)
-        return grpc.stream_stream_rpc_method_handler(self._streaming(name, call), read, _encoded)
+    def others(self) -> grpc.GenericRpcHandler:
+        """Return the handler of all that no other handles, to be asked last: it refuses, and counts."""
 
-    def _unary(self, name: str, call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Any]]:
+        async def refuse(requests: object, context: Context) -> None:
+            self._catalog.grpc_requests.labels(OTHER, Code.UNIMPLEMENTED.name).inc()
+            await context.abort(Code.UNIMPLEMENTED, "there is no such method here")
+
+        return _Always(grpc.stream_stream_rpc_method_handler(refuse))
+
+    def _handler(self, name: str, method: MethodDescriptor, call: Callable[..., Any]) -> Handler:
+        self._catalog.grpc_requests.expect(name, Code.OK.name)
+        read = _reader(method)
+        # A single request is read in the call: gRPC takes an error of its reader for a bug.
+        if not method.server_streaming:
+            return grpc.unary_unary_rpc_method_handler(self._unary(name, read, call), None, _encoded)
+        if not method.client_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._answers(name, read, call), None, _encoded)
+        return grpc.stream_stream_rpc_method_handler(self._both(name, call), read, _encoded)
+
+    def _unary(self, name: str, read: Read, call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Any]]:
         seconds = self._catalog.grpc_seconds.labels(name)
 
-        async def answer(request: Message, context: Context) -> Answer | None:
+        async def run(user: User, request: bytes) -> Answer:
+            if self._open > self._most_open:
+                raise Unavailable(f"more than {self._most_open} calls at once")
+            return await call(user, read(request))
+
+        async def answer(request: bytes, context: Context) -> Answer | None:
             begun = self._clock()
             self._open += 1
             self._idle.clear()
             try:
-                result: Answer | None = await self._run(name, context, lambda user: call(user, request))
+                result: Answer | None = await self._run(name, context, lambda user: run(user, request))
                 return result
             finally:
                 seconds.observe(self._clock() - begun)
@@ -104,9 +131,15 @@ class Calls:
 
         return answer
 
-    def _streaming(self, name: str, call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-        async def answer(request: Any, context: Context) -> None:
-            await self._run(name, context, lambda user: call(user, request, context.write))
+    def _answers(self, name: str, read: Read, call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def answer(request: bytes, context: Context) -> None:
+            await self._run(name, context, lambda user: call(user, read(request), context.write))
+
+        return answer
+
+    def _both(self, name: str, call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def answer(requests: AsyncIterator[Message], context: Context) -> None:
+            await self._run(name, context, lambda user: call(user, requests, context.write))
 
         return answer
 
@@ -124,6 +157,10 @@ class Calls:
         except asyncio.CancelledError:
             code = _why_cancelled(context)
             raise
+        except grpc.aio.BaseError:
+            # What was being sent has nobody to go to, and gRPC is about to say so.
+            code = Code.CANCELLED
+            raise asyncio.CancelledError from None
         except Exception as error:
             code = await self._refuse(name, context, error)
         finally:
@@ -170,6 +207,28 @@ def _encoded(answer: Answer | None) -> bytes:
     if answer is None:
         return b""  # the call was refused: its status is all that counts
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+def _reader(method: MethodDescriptor) -> Read:
+    parse = message_factory.GetMessageClass(method.input_type).FromString
+
+    def read(request: bytes) -> Message:
+        try:
+            return parse(request)
+        except DecodeError:
+            raise Malformed(f"this is no {method.input_type.name}") from None
+
+    return read
+
+
+class _Always(grpc.GenericRpcHandler):
+    """One handler for everything."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def service(self, call: grpc.HandlerCallDetails) -> Handler:
+        return self._handler
 
 
 def _snake(method: MethodDescriptor) -> str:

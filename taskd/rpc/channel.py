@@ -15,7 +15,7 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of a message from a server: a page of large tasks may be more than the 4 MiB that a client takes by default."""
 
 KEEPALIVE = 20.0
-"""Seconds without a frame after which a client asks whether the server is there, while a call is open."""
+"""Seconds without a frame after which a client asks whether the server is there."""
 
 KEEPALIVE_ANSWER = 5.0
 """Seconds that the answer to that may take."""
@@ -50,6 +50,12 @@ _OPTIONS = {
     "grpc.dns_min_time_between_resolutions_ms": 1000,
     "grpc.keepalive_time_ms": round(KEEPALIVE * 1000),
     "grpc.keepalive_timeout_ms": round(KEEPALIVE_ANSWER * 1000),
+    # An answer is waited for by this limit, a minute by default, and not by the one above where that is shorter.
+    "grpc.http2.ping_timeout_ms": round(KEEPALIVE_ANSWER * 1000),
+    # A client that has nothing to say would stop asking after two times: a watch says nothing for hours.
+    "grpc.http2.max_pings_without_data": 0,
+    # Asked also while no call is open: one that has just been given up must not put it off.
+    "grpc.keepalive_permit_without_calls": 1,
     "grpc.max_receive_message_length": MAX_ANSWER,
     "grpc.max_send_message_length": MAX_REQUEST,
     # Channels of one process that name one address would share their connection, and its pauses.
@@ -59,10 +65,11 @@ _OPTIONS = {
 """Of gRPC core: include/grpc/impl/channel_arg_names.h."""
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
+def open_channel(target: str, resolver: str = "") -> grpc.aio.Channel:
     """Return a channel to a taskd; it connects with the first call, and again whenever that is needed.
 
     Args:
         target: `host:port`. A name with several addresses: calls go to them in turn.
+        resolver: the DNS server that is asked, as `address:port`; empty: those of the system.
     """
-    return grpc.aio.insecure_channel(f"dns:///{target}", options=list(_OPTIONS.items()))
+    return grpc.aio.insecure_channel(f"dns://{resolver}/{target}", options=list(_OPTIONS.items()))

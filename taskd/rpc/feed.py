@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,8 @@ SILENCE = 20.0
 
 MOST = 1000
 """Events of one `ListEvents`."""
+
+NO_CONTACT = "no contact yet"
 
 GATEWAY = User("gateway", Role.ADMIN)
 
@@ -68,8 +70,7 @@ class RemoteFeed:
         self._position = LOG_START
         self._ring = Ring(LOG_START)
         self._ahead: float | None = None
-        self._follows = False
-        self._fault: str | None = "no contact yet"
+        self._fault: str | None = NO_CONTACT
         self._listeners: list[Listener] = []
         self._on_reset: list[Callable[[], None]] = []
         self._readers = asyncio.Semaphore(READERS)
@@ -118,19 +119,17 @@ class RemoteFeed:
         try:
             await self._follow()
         except TaskdError as error:
-            self._lost(str(error))
+            self._lost(error)
         return self._backoff.next()
 
     async def _follow(self) -> None:
-        request = pb.WatchTasksRequest(after=self.place(), all_owners=True)
+        after = self.cursor(self._position) if self._epoch else ""
+        request = pb.WatchTasksRequest(after=after, all_owners=True)
         watch = self._stub.WatchTasks(request, metadata=tuple(metadata_of(GATEWAY)))
         try:
             while True:
                 answer = await self._next(watch)
-                try:
-                    self._take(answer)
-                except (KeyError, ValueError) as error:
-                    raise Unavailable(f"the upstream says what is not understood here: {error!r}") from error
+                self._take(answer, _events_of(answer.events))
         finally:
             watch.cancel()
 
@@ -141,12 +140,12 @@ class RemoteFeed:
         except TimeoutError:
             raise Unavailable(f"nothing was heard for {self._silence:g} seconds") from None
         except grpc.aio.AioRpcError as error:
-            raise answered(error) from None
+            raise answered(error) from error
         if not isinstance(answer, pb.WatchTasksResponse):
             raise Unavailable("the watch has ended")
         return answer
 
-    def _take(self, answer: pb.WatchTasksResponse) -> None:
+    def _take(self, answer: pb.WatchTasksResponse, events: Sequence[Event]) -> None:
         """Take what a watch tells, and hand it on."""
         cursor = decode_log_cursor(answer.cursor, "cursor")
         if answer.HasField("start"):
@@ -155,7 +154,6 @@ class RemoteFeed:
             # It was sent a while ago: the clock there is ahead by this, or more.
             least = time_of(answer.now).timestamp() - self._clock()
             self._ahead = least if self._ahead is None else max(self._ahead, least)
-        events = [event_of(message) for message in answer.events]
         self._ring.extend(events)
         self._position = max(self._position, cursor.key)
         if events:
@@ -179,25 +177,36 @@ class RemoteFeed:
         for callback in tuple(self._on_reset):
             callback()
 
-    def _lost(self, fault: str) -> None:
-        if self._fault is None:
-            logger.warning("the upstream's log can't be followed: %s", fault)
-        self._fault = fault
+    def _lost(self, error: TaskdError) -> None:
+        if self._fault in (None, NO_CONTACT):
+            cause = error.__cause__
+            # Told once, so with all that gRPC knows: which address, and what became of it.
+            reason = cause.details() if isinstance(cause, grpc.aio.AioRpcError) else None
+            logger.warning("the upstream's log can't be followed: %s", reason or error)
+        self._fault = str(error)
 
-    async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
-        """Return up to `limit` events behind `after`, none that listeners have not been handed; see `ports.Feed`."""
-        recent = self._ring.read(after, limit)
+    async def read(self, after: EventKey, limit: int, until: EventKey = LOG_START) -> Sequence[Event]:
+        """Return up to `limit` events behind `after`, none that listeners have not been handed; see `ports.Feed`.
+
+        Raises:
+            Unavailable: the upstream is away, or its log no longer reaches back so far; `resume` tells which.
+        """
+        recent = self._ring.read(after, limit) if until <= self._position else None
         if recent is not None:
             return recent
         found: list[Event] = []
         async with self._readers:
             while True:
-                answer = await self._list(self.cursor(after), min(MOST, limit - len(found)))
-                found += [event_of(message) for message in answer.events]
+                # Whichever server answers, it need not have read as far as the one that is watched.
+                told = self.cursor(max(self._position, until))
+                answer = await self._list(self.cursor(after), min(MOST, limit - len(found)), told)
+                if not answer.recovered:
+                    raise Unavailable("the upstream's log no longer reaches back so far")
+                found += _events_of(answer.events)
                 if not answer.more or len(found) >= limit:
                     break
                 after = decode_log_cursor(answer.cursor, "cursor").key
-        return [event for event in found if event.key <= self._position]
+        return [event for event in found if event.key <= max(self._position, until)]
 
     def age(self, at: datetime) -> float:
         """Return the seconds since a moment of the database's clock, 0 at least."""
@@ -210,10 +219,6 @@ class RemoteFeed:
     def cursor(self, key: EventKey) -> str:
         """Return the opaque text of a place."""
         return encode_log_cursor(LogCursor(self._epoch, key))
-
-    def place(self) -> str:
-        """Return the place up to which listeners have been told, as a cursor; empty before the first contact."""
-        return self.cursor(self._position) if self._epoch else ""
 
     async def resume(self, text: str) -> Resume:
         """Return the place of a cursor's text.
@@ -232,12 +237,24 @@ class RemoteFeed:
             return Resume(cursor.key, recovered=True)
         return Resume(self._position, recovered=False)
 
-    async def _list(self, after: str, limit: int) -> pb.ListEventsResponse:
-        request = pb.ListEventsRequest(after=after, limit=limit, all_owners=True)
+    async def _list(self, after: str, limit: int, not_before: str = "") -> pb.ListEventsResponse:
+        request = pb.ListEventsRequest(after=after, limit=limit, all_owners=True, not_before=not_before)
         try:
             answer: pb.ListEventsResponse = await self._stub.ListEvents(
                 request, timeout=ANSWER_WITHIN, metadata=tuple(metadata_of(GATEWAY))
             )
         except grpc.aio.AioRpcError as error:
-            raise answered(error) from None
+            raise answered(error) from error
         return answer
+
+
+def _events_of(messages: Iterable[pb.TaskEvent]) -> list[Event]:
+    """Return the events that the upstream tells of.
+
+    Raises:
+        Unavailable: it is of a later version, and says what has no meaning here.
+    """
+    try:
+        return [event_of(message) for message in messages]
+    except (KeyError, ValueError) as error:
+        raise Unavailable(f"the upstream says what is not understood here: {error!r}") from error

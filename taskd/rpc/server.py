@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import grpc
@@ -10,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from taskd.domain.model import User
-from taskd.errors import StartError
+from taskd.errors import StartError, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.calls import Calls, Handler
 from taskd.rpc.channel import KEEPALIVE, KEEPALIVE_ANSWER, MAX_ANSWER, MAX_REQUEST
@@ -18,9 +19,13 @@ from taskd.rpc.health import HealthCalls
 from taskd.rpc.identity import Identify
 from taskd.rpc.tasks import TaskCalls
 from taskd.rpc.watch import Watches
+from taskd.runtime.backoff import Backoff
+from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.ports import Feed, Health, Reads, Tasks
 from taskd.v1 import taskd_pb2 as pb
+
+logger = logging.getLogger("taskd.grpc")
 
 MAX_STREAMS = 1000
 """Calls that are open at once on one connection (RFC 9113 6.5.2); a client waits with more."""
@@ -45,8 +50,13 @@ OPTIONS = {
 }
 """Of gRPC core: include/grpc/impl/channel_arg_names.h."""
 
+# `maximum_concurrent_rpcs` would count a stream that stays as much as a call that is worked on: see `calls.MOST_OPEN`.
+
 LONGEST = 86_400.0
 """Seconds that streams may go on once no more calls are taken; `stop` ends them."""
+
+LOOK_EVERY = 0.5
+"""Seconds between looks whether the server still takes calls."""
 
 _SERVICES = pb.DESCRIPTOR.services_by_name
 _REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -82,13 +92,15 @@ class GrpcServer:
         calls = self._calls = Calls(identify, catalog)
         self._supervisor = supervisor
         task_calls = TaskCalls(tasks, reads, feed, self.watches, may_see_all)
-        self._handlers = [calls.handlers(_SERVICES["TaskService"], task_calls)]
-        if work is not None:
-            self._handlers.append(calls.handlers(_SERVICES["WorkerService"], work))
+        self._handlers = [
+            calls.handlers(_SERVICES["TaskService"], task_calls),
+            calls.handlers(_SERVICES["WorkerService"], work),
+        ]
         names = [service.full_name for service in _SERVICES.values()]
         self._health = HealthCalls(health, names, supervisor)
         self._reflected = [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *_REFLECTION]
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
+        self._guard = Periodic("grpc server", self.run_once, supervisor, Backoff(0.05, 1.0))
 
     async def start(self, host: str, port: int) -> None:
         """Listen.
@@ -100,17 +112,40 @@ class GrpcServer:
         Raises:
             StartError: the address can't be had.
         """
-        server = self._server = grpc.aio.server(options=list(OPTIONS.items()))
-        server.add_generic_rpc_handlers((*self._handlers, self._reflection()))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         shown = f"[{host}]" if ":" in host else host
         try:
-            found = server.add_insecure_port(f"{shown}:{port}")
-        except RuntimeError as error:
-            raise StartError(f"gRPC can't listen on {shown}:{port}: {error}") from None
-        await server.start()
-        self._health.start()
+            found = await self._serve(f"{shown}:{port}")
+        except RuntimeError:
+            raise StartError(f"gRPC can't listen on {shown}:{port}: the address is taken, or is none of here") from None
         self.address = f"{shown}:{found}"
+        self._health.start()
+        self._guard.start()
+
+    async def _serve(self, address: str) -> int:
+        """Begin to take calls; return the port."""
+        server = grpc.aio.server(options=list(OPTIONS.items()))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        server.add_generic_rpc_handlers((*self._handlers, self._reflection(), self._calls.others()))
+        port = server.add_insecure_port(address)
+        await server.start()
+        self._servers.append(server)
+        return port
+
+    async def run_once(self) -> float:
+        """Serve anew if the server has ended by itself; return the seconds until the next look.
+
+        grpcio's takes no more calls after one whose method is no UTF-8, whoever sent it; those that are open go on.
+        """
+        try:
+            # Not waiting: it raises what the server ended with.
+            await self._servers[-1].wait_for_termination(0)
+        except Exception as error:
+            logger.error("the gRPC server ended by itself, and is started anew: %r", error)
+            try:
+                await self._serve(str(self.address))
+            except RuntimeError:
+                raise Unavailable(f"{self.address} can't be had") from None
+        return LOOK_EVERY
 
     async def stop_accepting(self) -> None:
         """Tell who asks that this server is going away, before it is gone."""
@@ -121,18 +156,18 @@ class GrpcServer:
 
         Streams of workers stay until `stop`: what they run has its own time.
         """
-        if self._server is None:
-            return
+        await self._guard.stop()
         self.watches.stop()
-        self._supervisor.spawn(self._server.stop(LONGEST), "grpc stop")
+        for server in self._servers:
+            self._supervisor.spawn(server.stop(LONGEST), "grpc stop")
         await self._calls.idle(seconds)
 
     async def stop(self) -> None:
         """End what is left. Safe twice, and before `start`."""
         await self._health.stop()
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop(0)
+        await self._guard.stop()
+        while self._servers:
+            await self._servers.pop().stop(0)
 
     def _reflection(self) -> grpc.GenericRpcHandler:
         """Return reflection under both its names: the messages of v1 are those of v1alpha."""

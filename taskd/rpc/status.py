@@ -7,7 +7,7 @@ a status without them comes from gRPC itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -22,6 +22,10 @@ Code = grpc.StatusCode
 
 DOMAIN = "taskd"
 TRAILER = "grpc-status-details-bin"
+MESSAGE, FAULTS = 600, 2000
+"""Bytes of a message, and of all faults: a client takes 8 KiB of trailing metadata, in which the details are in base64,
+with the message, and the message once more, percent-encoded (gRPC over HTTP/2, "Responses")."""
+
 INSIDE = "the server failed; its log has more under this request's id"
 
 CODE: Mapping[type[TaskdError], Code] = {
@@ -82,12 +86,32 @@ def status_of(error: TaskdError) -> pb.Status:
     inside = code is Code.INTERNAL
     details: list[Message] = [pb.ErrorInfo(reason=reason_of(TaskdError if inside else type(error)), domain=DOMAIN)]
     if isinstance(error, Invalid):
-        faults = [pb.BadRequest.FieldViolation(field=f.field, description=f.message) for f in error.faults]
-        details.append(pb.BadRequest(field_violations=faults))
+        details.append(_bad_request(error.faults))
     if isinstance(error, Unavailable | RateLimited):
         details.append(pb.RetryInfo(retry_delay=duration(error.retry_after)))
-    message = INSIDE if inside else str(error)
+    message = INSIDE if inside else _cut(str(error))
     return pb.Status(code=number_of(code), message=message, details=map(_packed, details))
+
+
+def _bad_request(faults: Sequence[Fault]) -> pb.BadRequest:
+    """Return the faults, as many as there is room for; the last one says how many there are more."""
+    bad = pb.BadRequest()
+    size = 0
+    for number, fault in enumerate(faults):
+        violation = pb.BadRequest.FieldViolation(field=_cut(fault.field), description=_cut(fault.message))
+        size += violation.ByteSize()
+        if size > FAULTS and number:
+            left = len(faults) - number
+            bad.field_violations.add(field=_cut(fault.field), description=f"is wrong too, and {left - 1} more")
+            break
+        bad.field_violations.append(violation)
+    return bad
+
+
+def _cut(text: str) -> str:
+    # What no client can be sent is shown as it would be escaped.
+    whole = text.encode("utf-8", "backslashreplace")
+    return whole.decode() if len(whole) <= MESSAGE else f"{whole[: MESSAGE - 3].decode(errors='ignore')}…"
 
 
 def error_of(code: Code, message: str, trailers: Iterable[tuple[str, str | bytes]] = ()) -> TaskdError:

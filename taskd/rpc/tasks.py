@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from taskd.cache.ttl import TTLCache
 from taskd.domain.codec import decode_task
 from taskd.domain.cursor import decode_log_cursor
-from taskd.domain.event import Event
+from taskd.domain.event import LOG_START, Event
 from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, parse_patch
 from taskd.domain.model import User
@@ -22,7 +22,7 @@ from taskd.domain.search import SearchPage, parse_search_query
 from taskd.errors import Fault, Forbidden, Invalid
 from taskd.rpc.calls import Answer, Send
 from taskd.rpc.messages import event_message, new_task_body, patch_body, status_texts, task_message, time_text
-from taskd.rpc.watch import Watches
+from taskd.rpc.watch import READ, Watches
 from taskd.service.ports import Feed, Reads, Tasks, View
 from taskd.v1 import taskd_pb2 as pb
 
@@ -127,19 +127,25 @@ class TaskCalls:
         if not request.after:
             return pb.ListEventsResponse(cursor=self._feed.cursor(self._feed.position), recovered=True)
         decode_log_cursor(request.after)
+        until = decode_log_cursor(request.not_before, "not_before").key if request.not_before else LOG_START
         place = await self._feed.resume(request.after)
         answer = pb.ListEventsResponse(cursor=self._feed.cursor(place.key), recovered=place.recovered)
-        events = await self._feed.read(place.key, limit)
-        size = 0
-        for event in events:
-            if sees(event):
-                size += len(event.json)
-                if answer.events and size > EVENTS_BYTES:
-                    answer.more = True
-                    return answer
-                answer.events.append(self._event(event))
-            answer.cursor = self._feed.cursor(event.key)
-        answer.more = len(events) == limit
+        key, size, left = place.key, 0, limit
+        while left:
+            asked = min(left, READ)
+            events = await self._feed.read(key, asked, until)
+            for event in events:
+                if sees(event):
+                    size += len(event.json)
+                    if answer.events and size > EVENTS_BYTES:
+                        answer.more = True
+                        return answer
+                    answer.events.append(self._event(event))
+                key, answer.cursor = event.key, self._feed.cursor(event.key)
+            left -= len(events)
+            if len(events) < asked:
+                return answer
+        answer.more = True
         return answer
 
     async def watch_tasks(self, user: User, request: pb.WatchTasksRequest, send: Send) -> None:

@@ -15,14 +15,15 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from taskd import log
 from taskd.domain.codec import dump_json
-from taskd.domain.event import Event
+from taskd.domain.cursor import LogCursor, encode_log_cursor
+from taskd.domain.event import Event, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import Found, SearchPage, SearchQuery
 from taskd.errors import Fault, Invalid, TaskdError
 from taskd.rpc.identity import USER, USER_BYTES
 from taskd.rpc.messages import STATUS, event_of, new_task_message, task_of, timestamp
-from taskd.rpc.status import error_of
+from taskd.rpc.status import AWAY, TRAILER, error_of
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
 
@@ -32,6 +33,13 @@ ANSWER_WITHIN = 15.0
 NO_VERSION = 0
 """Stands for a version that no task has."""
 
+FRESH = encode_log_cursor(LogCursor(bytes(8), EventKey((1 << 63) - 1, 0)))
+"""A place that no log has reached: what is no older than it comes from the database.
+
+A server's cache is told of changes made through another one a moment after their callers are. Whoever asks here may
+have made them, and must see them; what is asked for often is in the cache on this side.
+"""
+
 T = TypeVar("T")
 
 _PREFIX = re.compile(r"^(task|patch)\.")
@@ -40,7 +48,7 @@ _NAMES = {"statuses": "status", "idempotency_key": "Idempotency-Key"}
 
 def metadata_of(user: User) -> Iterator[tuple[str, str | bytes]]:
     """Yield what goes along with a user's call: who he is, what he proved it with, the request that it is for."""
-    if user.name.isascii() and user.name.isprintable():
+    if user.name.isascii() and user.name.isprintable() and user.name == user.name.strip():
         yield USER, user.name
     else:
         yield USER_BYTES, user.name.encode()
@@ -59,16 +67,11 @@ class RemoteTasks:
 
     Args:
         channel: to the service; whoever made it closes it.
-        place: returns the cursor up to which the callers here may have been told of changes: what is read is no older,
-            whichever of several servers answers.
         seconds: that a call may take.
     """
 
-    def __init__(
-        self, channel: grpc.aio.Channel, place: Callable[[], str] = lambda: "", seconds: float = ANSWER_WITHIN
-    ) -> None:
+    def __init__(self, channel: grpc.aio.Channel, seconds: float = ANSWER_WITHIN) -> None:
         self._stub = TaskServiceStub(channel)
-        self._place = place
         self._seconds = seconds
 
     async def create(self, user: User, draft: NewTask, key: str | None = None) -> Task:
@@ -84,30 +87,19 @@ class RemoteTasks:
 
     async def get(self, user: User, task_id: UUID) -> Task:
         """Return one task; see `ports.Tasks`."""
-        request = pb.GetTaskRequest(id=str(task_id), not_before=self._place())
+        request = pb.GetTaskRequest(id=str(task_id), not_before=FRESH)
         return task_of((await self._ask(self._stub.GetTask, user, request)).task)
 
     async def list(self, user: User, query: ListQuery) -> Page:
         """Return one page of tasks; see `ports.Tasks`."""
-        request = pb.ListTasksRequest(
-            statuses=[STATUS[status] for status in query.statuses],
-            kind=query.kind or "",
-            owner=query.owner or "" if user.sees_all else "",
-            created_after=None if query.created_after is None else timestamp(query.created_after),
-            created_before=None if query.created_before is None else timestamp(query.created_before),
-            limit=query.limit,
-            cursor=query.cursor or "",
-            order=pb.LIST_ORDER_NEWEST_FIRST if query.newest_first else pb.LIST_ORDER_OLDEST_FIRST,
-            not_before=self._place(),
-        )
-        answer = await self._ask(self._stub.ListTasks, user, request)
+        answer = await self._ask(self._stub.ListTasks, user, list_message(user, query))
         return Page(tuple(map(task_of, answer.tasks)), answer.next_cursor or None)
 
     async def update(self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None) -> Task:
         """Change a task; see `ports.Tasks`."""
         request = pb.UpdateTaskRequest(
             id=str(task_id),
-            patch=_patch_message(patch),
+            patch=patch_message(patch),
             update_mask=FieldMask(paths=patch.fields),
             if_versions=_versions(if_match),
         )
@@ -154,12 +146,18 @@ class RemoteTasks:
         try:
             return await call(request, timeout=self._seconds, metadata=tuple(metadata_of(user)))
         except grpc.aio.AioRpcError as error:
-            raise in_words_of_rest(answered(error)) from None
+            raise in_words_of_rest(answered(error)) from error
 
 
 def answered(error: grpc.aio.AioRpcError) -> TaskdError:
-    """Return the error that a call was answered with."""
-    return error_of(error.code(), error.details() or "the service does not answer", error.trailing_metadata() or ())
+    """Return the error that a call was answered with.
+
+    What gRPC itself has to say of a connection names addresses that are not for clients; it is in `error`.
+    """
+    trailers = tuple(error.trailing_metadata() or ())
+    known = any(name == TRAILER for name, _ in trailers)
+    message = (error.details() or "") if known or error.code() not in AWAY else "the upstream does not answer"
+    return error_of(error.code(), message, trailers)
 
 
 def in_words_of_rest(error: TaskdError) -> TaskdError:
@@ -175,7 +173,23 @@ def _versions(if_match: Collection[int] | None) -> Collection[int]:
     return () if if_match is None else if_match or (NO_VERSION,)
 
 
-def _patch_message(patch: TaskPatch) -> pb.TaskPatch:
+def list_message(user: User, query: ListQuery) -> pb.ListTasksRequest:
+    """Return a user's query as a request. Whose tasks he sees is known there, so only who sees all names an owner."""
+    return pb.ListTasksRequest(
+        statuses=[STATUS[status] for status in query.statuses],
+        kind=query.kind or "",
+        owner=query.owner or "" if user.sees_all else "",
+        created_after=None if query.created_after is None else timestamp(query.created_after),
+        created_before=None if query.created_before is None else timestamp(query.created_before),
+        limit=query.limit,
+        cursor=query.cursor or "",
+        order=pb.LIST_ORDER_NEWEST_FIRST if query.newest_first else pb.LIST_ORDER_OLDEST_FIRST,
+        not_before=FRESH,
+    )
+
+
+def patch_message(patch: TaskPatch) -> pb.TaskPatch:
+    """Return the values of a patch that are set; the update mask names those that are not."""
     fields = dict(patch.fields)
     if fields.get("payload") is not None:
         fields["payload"] = dump_json(fields["payload"])

@@ -25,8 +25,8 @@ from taskd.rpc.messages import STATUS_OF, event_message, timestamp
 from taskd.service.ports import Feed
 from taskd.v1 import taskd_pb2 as pb
 
-READ = 200
-"""Events of one read while catching up."""
+READ = 100
+"""Events of one read. An event may carry 256 KiB of payload, and as many callers resume at once as come."""
 
 ANSWER = 64 * 1024
 """Bytes of events that are sent at once, but for one event."""
@@ -135,9 +135,7 @@ class Watch:
         heartbeat: see `HEARTBEAT`.
     """
 
-    def __init__(
-        self, feed: Feed, wants: Sees, entry: Callable[[Event], bytes], send: Send, heartbeat: float
-    ) -> None:
+    def __init__(self, feed: Feed, wants: Sees, entry: Callable[[Event], bytes], send: Send, heartbeat: float) -> None:
         self.ended: TaskdError | None = None
         """Why it has to end, if it has."""
         self._feed = feed
@@ -180,8 +178,12 @@ class Watch:
             before = self._feed.position
             events = await self._feed.read(self._seen, READ)
             self._gather(events)
-            # Fewer than were asked for: all up to where the feed was before has been seen.
-            self._seen = max(self._seen, before) if len(events) < READ else events[-1].key
+            if events:
+                # Maybe behind `before`: the feed goes on meanwhile.
+                self._seen = events[-1].key
+            if len(events) < READ:
+                # All up to where the feed was has been seen, also where its last events are gone.
+                self._seen = max(self._seen, before)
             await self._flush()
 
     def _take(self, events: Sequence[Event]) -> None:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from taskd.clock import Clock, monotonic
 from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
@@ -26,7 +27,10 @@ from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.ports import Listener, Resume
-from taskd.store.events import Batch, EventLog
+
+if TYPE_CHECKING:
+    # A process that follows another's log uses the ring, and has no database.
+    from taskd.store.events import Batch, EventLog
 
 logger = logging.getLogger("taskd.feed")
 
@@ -227,18 +231,19 @@ class LogFeed:
         self._pending.reset()
         return self.poll
 
-    async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
+    async def read(self, after: EventKey, limit: int, until: EventKey = LOG_START) -> Sequence[Event]:
         """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more.
 
         None of them is one that listeners have not been handed yet: a client that is told of a change and then reads
-        the task must not be given what a cache here still takes for its present state.
+        the task must not be given what a cache here still takes for its present state. But for `until`, which another
+        process has read already: what was settled when it read is settled now.
         """
-        recent = self._ring.read(after, limit)
+        recent = self._ring.read(after, limit) if until <= self._position else None
         if recent is not None:
             return recent
         async with self._readers:
             events = (await self._log.read(after, limit)).events
-        return [event for event in events if event.key <= self._position]
+        return [event for event in events if event.key <= max(self._position, until)]
 
     def age(self, at: datetime) -> float:
         """Return the seconds since a moment of the database's clock, 0 at least.

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from taskd.domain.event import Event, EventKey
+from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import SearchPage, SearchQuery
@@ -107,8 +107,11 @@ class Feed(Protocol):
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` in the event loop with each batch of new events; the answer ends that."""
 
-    async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
-        """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more."""
+    async def read(self, after: EventKey, limit: int, until: EventKey = LOG_START) -> Sequence[Event]:
+        """Return up to `limit` events behind `after`, in the log's order; fewer mean that there are no more.
+
+        They go on to `position`, and to `until` where that lies behind it: who asks was told of it by another process.
+        """
 
     def age(self, at: datetime) -> float:
         """Return the seconds since a moment of the database's clock."""

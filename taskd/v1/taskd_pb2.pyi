@@ -1042,22 +1042,26 @@ class ListEventsRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     ALL_OWNERS_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
     after: _builtins.str
     """Behind this cursor. Empty: begins at the present end, and so gives none."""
     limit: _builtins.int
     """Events of the log that are looked at, 1 to 1000. 0: 200. Those that the caller may not see are left out."""
     all_owners: _builtins.bool
     """Those of all owners (admin). False: the caller's own."""
+    not_before: _builtins.str
+    """A cursor: the events go on to that place at least, whichever server gives them."""
     def __init__(
         self,
         *,
         after: _builtins.str = ...,
         limit: _builtins.int = ...,
         all_owners: _builtins.bool = ...,
+        not_before: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "all_owners", b"all_owners", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "all_owners", b"all_owners", "limit", b"limit", "not_before", b"not_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,17 +47,23 @@ def compose(handler: Handler, wrappers: Sequence[Middleware]) -> Handler:
 
 
 def identified(inner: Handler) -> Handler:
-    """Give each request an id, in its answer and in each line that is logged meanwhile."""
+    """Give each request an id, in its answer and in each line that is logged meanwhile, and keep its trace context."""
 
     async def handle(request: Request) -> Answer:
         request.id = log.request_id_of(request.head.get(b"x-request-id"))
-        token = log.request_id.set(request.id)
+        token, trace = log.request_id.set(request.id), log.traceparent.set(_traceparent(request))
         try:
             return (await inner(request)).with_headers(("X-Request-Id", request.id))
         finally:
             log.request_id.reset(token)
+            log.traceparent.reset(trace)
 
     return handle
+
+
+def _traceparent(request: Request) -> str | None:
+    given = request.head.get(b"traceparent")
+    return log.traceparent_of(None if given is None else given.decode("latin-1"))
 
 
 def known_method(method: str) -> str:
@@ -113,8 +119,7 @@ def _facts(request: Request, answer: Answer, seconds: float) -> dict[str, object
         "milliseconds": round(seconds * 1000, 2),
         "bytes": len(answer.body) if isinstance(answer, Response) else None,
     }
-    traceparent = request.head.get(b"traceparent")
-    facts["traceparent"] = log.traceparent_of(None if traceparent is None else traceparent.decode("latin-1"))
+    facts["traceparent"] = log.traceparent.get()
     return log.fields(**{name: fact for name, fact in facts.items() if fact is not None})
 
 

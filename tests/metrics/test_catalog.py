@@ -44,6 +44,7 @@ PROMISED = {
     "taskd_grpc_requests_total": ("counter", "method", "code"),
     "taskd_grpc_request_seconds": ("histogram", "method"),
     "taskd_database_up": ("gauge",),
+    "taskd_upstream_up": ("gauge",),
     "taskd_event_log_behind_seconds": ("gauge",),
     "taskd_database_pool_connections": ("gauge", "state"),
     "taskd_database_query_seconds": ("histogram", "query"),
@@ -63,7 +64,7 @@ def filled() -> Catalog:
     catalog = Catalog()
     catalog.tasks.track_all(lambda: {("new",): 1, ("done",): 2})
     catalog.oldest_ready.track(lambda: 0.5)
-    for family in (catalog.cache_up, catalog.database_up, catalog.log_behind):
+    for family in (catalog.cache_up, catalog.database_up, catalog.upstream_up, catalog.log_behind):
         family.track(lambda: 1)
     for family in catalog.registry.families:
         if not family.series():

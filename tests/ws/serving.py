@@ -76,7 +76,7 @@ class Log:
         self.listeners.append(listener)
         return lambda: self.listeners.remove(listener)
 
-    async def read(self, after: EventKey, limit: int) -> Sequence[Event]:
+    async def read(self, after: EventKey, limit: int, until: EventKey = LOG_START) -> Sequence[Event]:
         self.reads += 1
         self.before_read()
         if self.stuck is not None:
