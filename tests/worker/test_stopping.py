@@ -65,19 +65,18 @@ async def test_a_cancellation_is_learnt_at_the_next_renewal_too() -> None:
         await eventually(lambda: rig.store.status(task_id) is Status.CANCELLED)
 
 
-async def test_a_cancellation_that_comes_before_the_claims_answer_counts() -> None:
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_a_cancellation_that_comes_before_the_claims_answer_counts(in_thread: bool) -> None:
     rig = Rig()
-    calls = []
-
-    async def work(task: Any, ctx: Any) -> None:
-        calls.append(task.id)
-
-    rig.registry.add("work", work)
+    started = threading.Event()
+    rig.registry.add("work", _waiting_handler(in_thread, started))
     task_id = rig.store.add()
     assert rig.worker.cancel(task_id, 1) is False
     async with running(rig):
         await eventually(lambda: rig.store.status(task_id) is Status.CANCELLED)
-    assert calls == []
+        # What never began needs no slot.
+        await eventually(lambda: rig.worker.busy == 0)
+    assert not started.is_set()
 
 
 async def test_cancellations_of_other_processes_do_not_pile_up() -> None:
