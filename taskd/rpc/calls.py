@@ -43,6 +43,12 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 MOST_OPEN = 1000
 """Calls with one answer that are worked on at once. Streams are not among them: they stay, and cost little."""
 
+MOST_UNREAD = 256 * 1024 * 1024
+"""Bytes of answers that may wait for callers who don't take them; beyond it calls are refused."""
+
+SMALL = 16 * 1024
+"""Bytes of an answer that is not worth counting."""
+
 OTHER = "other"
 """The method, in metrics and log, of calls of what does not exist."""
 
@@ -68,6 +74,7 @@ class Calls:
         self._most_open = most_open
         self._clock = clock
         self._open = 0
+        self._unread = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -114,6 +121,8 @@ class Calls:
         async def run(user: User, request: bytes) -> Answer:
             if self._open > self._most_open:
                 raise Unavailable(f"more than {self._most_open} calls at once")
+            if self._unread > MOST_UNREAD:
+                raise Unavailable(f"more than {MOST_UNREAD} bytes of answers wait for their callers")
             return await call(user, read(request))
 
         async def answer(request: bytes, context: Context) -> Answer | None:
@@ -122,7 +131,9 @@ class Calls:
             self._idle.clear()
             try:
                 result: Answer | None = await self._run(name, context, lambda user: run(user, request))
-                return result
+                body = _encoded(result)
+                self._hold(len(body), context)
+                return body
             finally:
                 seconds.observe(self._clock() - begun)
                 self._open -= 1
@@ -130,6 +141,17 @@ class Calls:
                     self._idle.set()
 
         return answer
+
+    def _hold(self, size: int, context: Context) -> None:
+        """Count an answer until its caller has taken it: one that gives gRPC no window can make it wait for good."""
+        if size > SMALL:
+            self._unread += size
+
+            def taken(_: object) -> None:
+                self._unread -= size
+
+            # Its type stub wants another argument than the context that it is called with.
+            context.add_done_callback(taken)  # type: ignore[arg-type]
 
     def _answers(self, name: str, read: Read, call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         async def answer(request: bytes, context: Context) -> None:

@@ -28,6 +28,12 @@ from taskd.v1 import taskd_pb2 as pb
 READ = 100
 """Events of one read. An event may carry 256 KiB of payload, and as many callers resume at once as come."""
 
+FIRST_READ = 10
+"""Events of the first read: they may be large."""
+
+PATIENCE = 60.0
+"""Seconds that a caller may take to read one answer."""
+
 ANSWER = 64 * 1024
 """Bytes of events that are sent at once, but for one event."""
 
@@ -174,25 +180,30 @@ class Watch:
 
     async def _catch_up(self) -> None:
         """Send what is behind the place until there is no more."""
+        number = FIRST_READ
         while self._seen < self._feed.position:
             before = self._feed.position
-            events = await self._feed.read(self._seen, READ)
+            events = await self._feed.read(self._seen, number)
             self._gather(events)
             if events:
                 # Maybe behind `before`: the feed goes on meanwhile.
                 self._seen = events[-1].key
-            if len(events) < READ:
+            if len(events) < number:
                 # All up to where the feed was has been seen, also where its last events are gone.
                 self._seen = max(self._seen, before)
+            # An event may be of a megabyte, and its reader slow: few are held then.
+            number = max(1, number // 4) if self._size > BEHIND else min(READ, number * 2)
             await self._flush()
 
     def _take(self, events: Sequence[Event]) -> None:
         """Put a batch of the feed's into the queue; a listener of the feed."""
+        # What waited before: a reader that has taken all so far is not behind, however large a batch is.
+        behind = self._size > BEHIND
         self._gather([event for event in events if event.key > self._seen])
         self._seen = max(self._seen, events[-1].key)
         if self._waiting:
             self._news.set()
-        if self._size > BEHIND:
+        if behind:
             self.end(SlowReader(f"more than {BEHIND} bytes behind: come again with the last cursor", retry_after=0.1))
 
     def _gather(self, events: Sequence[Event]) -> None:
@@ -222,9 +233,16 @@ class Watch:
                 piece.append(entry)
                 size += len(entry)
                 if size >= ANSWER or number == len(waiting):
-                    await self._send(b"".join((*piece, self._place(key))))
+                    await self._send_in_time(b"".join((*piece, self._place(key))))
                     self._size -= size
                     piece, size = [], 0
+
+    async def _send_in_time(self, answer: bytes) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._send(answer)
+        except TimeoutError:
+            raise SlowReader(f"nothing was read for {PATIENCE:g} seconds", retry_after=0.1) from None
 
     def _place(self, key: EventKey, start: pb.WatchStart | None = None) -> bytes:
         """Return an answer without events. Joined to entries it is one with them."""

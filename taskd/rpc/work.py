@@ -10,7 +10,7 @@ from uuid import UUID
 from taskd.domain.fields import Bad, Id, Text
 from taskd.domain.forms import KIND
 from taskd.domain.model import User
-from taskd.errors import Fault, Invalid, StaleVersion, TaskdError, Unavailable
+from taskd.errors import Fault, Invalid, StaleVersion, Unavailable
 from taskd.rpc.calls import Answer, Send
 from taskd.rpc.messages import duration, seconds_of, task_message
 from taskd.runtime.supervisor import Supervisor
@@ -99,7 +99,7 @@ class WorkCalls:
             self._supervisor.spawn(_as_value(duty), f"worker stream, {name}")
             for name, duty in (
                 ("read", _read(session, stream, requests)),
-                ("write", _write(session, send)),
+                ("write", _write(session, stream, send)),
                 ("watch", self._watch(session, stream)),
                 ("end", self._ended()),
             )
@@ -129,11 +129,11 @@ class WorkCalls:
         raise Unavailable("the server stops: work for another")
 
 
-async def _as_value(duty: Any) -> TaskdError | None:
-    """Return the error that a duty ends with: it is the stream's, and no reason for the process to end."""
+async def _as_value(duty: Any) -> Exception | None:
+    """Return the error that a duty ends with, gRPC's own too: it is the stream's, and the process goes on."""
     try:
         await duty
-    except TaskdError as error:
+    except Exception as error:
         return error
     return None
 
@@ -253,9 +253,12 @@ def _reports(progress: pb.Progress) -> Iterator[tuple[Key, float, str | None]]:
     return iter(found)
 
 
-async def _write(session: Session, send: Send) -> None:
+async def _write(session: Session, stream: int, send: Send) -> None:
     while True:
         await session.woken.wait()
+        if not session.is_current(stream):
+            # What is to be said is for the other one.
+            raise StreamOver("this worker has opened another stream")
         for message in _messages(session.fetch()):
             await send(message)
 

@@ -31,6 +31,9 @@ logger = logging.getLogger("taskd.worker")
 MOST = 1000
 """Sessions of one process."""
 
+CLAIM_WITHIN = 5.0
+"""Seconds that the last claim of a crew may take; then it is given up, and with it the lease."""
+
 LOOK_EVERY = 1.0
 """Seconds between looks for sessions that are over, at the most."""
 
@@ -278,4 +281,5 @@ class Crews:
         crew.sessions.discard(session)
         if not crew.sessions:
             del self._crews[session.kinds]
-            await crew.dispatcher.drain(0.0)
+            # A claim that is under way may have taken tasks: it has to hand them over, to be given back.
+            await crew.dispatcher.drain(CLAIM_WITHIN)

@@ -121,6 +121,7 @@ class Session:
         self._clock = clock
         self._heard_at = clock()
         self._handed_out: dict[Key, RemoteAttempt] = {}
+        self._later: dict[Key, RemoteAttempt] = {}
         self._outgoing = Outgoing()
         self._drain: float | None = None
         self._room = asyncio.Event()
@@ -158,7 +159,14 @@ class Session:
     # For its attempts.
 
     def hand_out(self, attempt: RemoteAttempt) -> None:
-        """Say that there is a task for it."""
+        """Say that there is a task for it.
+
+        A user may cancel a task and have it retried, and its attempts are counted anew, while a handler here still does
+        not end: then the new attempt has the old one's key, and waits for the worker's word on that.
+        """
+        if attempt.job.key in self._handed_out:
+            self._later[attempt.job.key] = attempt
+            return
         self._handed_out[attempt.job.key] = attempt
         self._outgoing.tasks.append(attempt.job.task)
         self.woken.set()
@@ -166,7 +174,10 @@ class Session:
     def ask_to_stop(self, attempt: RemoteAttempt) -> None:
         """Say that an attempt is to stop, and why."""
         key = attempt.job.key
-        if key in self._handed_out and attempt.ended is None and attempt.stopped is not None:
+        if self._later.get(key) is attempt:
+            del self._later[key]
+            attempt.end(GivenBack())
+        elif self._handed_out.get(key) is attempt and attempt.ended is None and attempt.stopped is not None:
             self._outgoing.cancels[key] = attempt.stopped
             self.woken.set()
 
@@ -177,11 +188,17 @@ class Session:
             self._acknowledge(key, stored)
 
     def _acknowledge(self, key: Key, accepted: bool) -> None:
-        self._handed_out.pop(key, None)
         self._outgoing.acks.append((key, accepted))
+        self._drop(key)
         if len(self._outgoing.acks) >= MOST_ACKS:
             self._room.clear()
         self.woken.set()
+
+    def _drop(self, key: Key) -> None:
+        """Know no more of an attempt; another one of the same key may have its turn."""
+        self._handed_out.pop(key, None)
+        if (next_one := self._later.pop(key, None)) is not None:
+            self.hand_out(next_one)
 
     # For its stream.
 
@@ -197,10 +214,13 @@ class Session:
         known = set(running)
         self._outgoing = Outgoing(drain=self._drain)
         self._room.set()
+        # The stream before this one is told too, and finds that it is over.
+        before, self.woken = self.woken, asyncio.Event()
+        before.set()
         for key, attempt in tuple(self._handed_out.items()):
             if key not in known:
                 attempt.end(GivenBack())
-                self._handed_out.pop(key, None)
+                self._drop(key)
             elif attempt.stopped is not None:
                 self._outgoing.cancels[key] = attempt.stopped
         for key in known - self._handed_out.keys():
@@ -265,6 +285,7 @@ class Session:
         return outgoing
 
     def _end_all(self, ended: Ended) -> None:
-        for attempt in tuple(self._handed_out.values()):
+        for attempt in (*self._handed_out.values(), *self._later.values()):
             attempt.end(ended)
         self._handed_out.clear()
+        self._later.clear()

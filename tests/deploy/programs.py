@@ -12,6 +12,7 @@ PACKAGES = {
     "redis-server": "redis-server",
     "node": "nodejs",
     "npm": "npm",
+    "strip": "binutils",
 }
 """Each program, and the package that has it in Debian."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,27 @@ from typing import Any
 import pytest
 import yaml
 
+from taskd import __version__
+from taskd.cli import health
+from taskd.config import Settings, load, validate_start
+from taskd.front import ANSWER_WITHIN
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text("utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name for name, service in SERVICES.items() if "build" in service}
+
 each = pytest.mark.parametrize("name", SERVICES)
+ours = pytest.mark.parametrize("name", sorted(OURS))
+
+
+def settings_of(name: str) -> Settings:
+    """Return the settings of a taskd, as it reads them from what Compose gives it."""
+    environment = {
+        variable: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value) for variable, value in SERVICES[name]["environment"].items()
+    }
+    return load({}, environment)
 
 
 def mounts(name: str) -> list[tuple[str, str, str]]:
@@ -23,8 +40,57 @@ def mounts(name: str) -> list[tuple[str, str, str]]:
 
 
 def test_it_starts_what_taskd_stands_on_and_what_watches_it() -> None:
-    assert SERVICES.keys() == {"postgres", "redis", "prometheus", "grafana"}
+    assert SERVICES.keys() - OURS == {"postgres", "redis", "prometheus", "grafana"}
     assert "version" not in COMPOSE
+
+
+def test_taskd_itself_is_started_only_by_its_profile() -> None:
+    assert {"gateway", "api", "worker-1", "worker-2"} == OURS
+    for name, service in SERVICES.items():
+        assert service.get("profiles") == (["cluster"] if name in OURS else None)
+    assert "docker compose --profile cluster up" in TEXT
+
+
+@ours
+def test_a_taskd_is_of_this_version_and_may_do_nothing_that_it_need_not(name: str) -> None:
+    service = SERVICES[name]
+    assert (service["image"], service["build"]) == (f"taskd:{__version__}", ".")
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+
+
+@ours
+def test_its_settings_are_good_together(name: str) -> None:
+    settings = settings_of(name)
+    validate_start(settings)
+    assert settings.role == name.partition("-")[0]
+    grace = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+    assert grace > settings.shutdown_seconds + ANSWER_WITHIN
+
+
+@ours
+def test_its_health_check_is_a_command_of_taskd(name: str) -> None:
+    words = SERVICES[name]["healthcheck"]["test"]
+    assert words[:4] == ["CMD", "python", "-m", "taskd"]
+    parser = argparse.ArgumentParser()
+    health.add_arguments(parser)
+    assert words[4] == "health"
+    parser.parse_args(words[5:])
+
+
+def test_they_find_one_another() -> None:
+    found = {name: settings_of(name) for name in OURS}
+    assert found["gateway"].upstream == str(found["api"].grpc)
+    # On one network: nobody takes another's address.
+    assert len({str(settings.http) for settings in found.values()}) == len(OURS)
+    environment = SERVICES["postgres"]["environment"]
+    user, password = environment["POSTGRES_USER"], environment["POSTGRES_PASSWORD"]
+    for name in OURS - {"gateway"}:
+        url = SERVICES[name]["environment"]["TASKD_DATABASE_URL"]
+        assert url == f"postgresql://{user}:{password}@127.0.0.1:5432/{environment['POSTGRES_DB']}"
+        assert SERVICES[name]["depends_on"]["postgres"] == {"condition": "service_healthy"}
+    (job,) = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [str(found["gateway"].http)]}]
 
 
 @each

@@ -23,8 +23,13 @@ pytestmark = needs("prometheus")
 AVERAGE = "sum(taskd_task_processing_seconds_sum) / sum(taskd_task_processing_seconds_count)"
 AVERAGE_NOW = "sum(rate(taskd_task_processing_seconds_sum[1m])) / sum(rate(taskd_task_processing_seconds_count[1m]))"
 
-WITHOUT_DATA = {"taskd_grpc_requests_total", "taskd_grpc_request_seconds_bucket", "taskd_cache_evictions_total"}
-"""Of what a server without gRPC and with little to do has no series."""
+WITHOUT_DATA = {
+    "taskd_grpc_requests_total",
+    "taskd_grpc_request_seconds_bucket",
+    "taskd_cache_evictions_total",
+    "taskd_upstream_up",
+}
+"""Of what a server without gRPC and an upstream, and with little to do, has no series."""
 
 
 @pytest.fixture

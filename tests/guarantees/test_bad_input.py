@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.running import embedded
+from tests.fronts import FRONTS, both, served_by
 
 DEEP = b"[" * 10_000 + b"]" * 10_000
 DEEP_OBJECT = b'{"a":' * 10_000 + b"1" + b"}" * 10_000
@@ -92,9 +92,9 @@ UPGRADE = {
 }
 
 
-@pytest.fixture
-async def client(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with embedded(database_url, role="api") as server, server.client() as found:
+@pytest.fixture(params=FRONTS)
+async def client(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with served_by(request.param, database_url, role="api") as server, server.client() as found:
         yield found
 
 
@@ -115,8 +115,9 @@ async def _content(url: str) -> list[Any]:
         await connection.close()
 
 
-async def test_a_bad_field_is_refused_by_name_and_changes_nothing(database_url: str) -> None:
-    async with embedded(database_url, role="api") as server, server.client() as client:
+@both
+async def test_a_bad_field_is_refused_by_name_and_changes_nothing(database_url: str, front: str) -> None:
+    async with served_by(front, database_url, role="api") as server, server.client() as client:
         created = (await client.post("/tasks", json={"title": "good", "kind": "nobody"})).json()
         before = await _content(database_url)
         headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}

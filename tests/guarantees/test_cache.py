@@ -15,6 +15,7 @@ from taskd.store import leases
 from taskd.store.listener import Listener
 from taskd.store.tasks import TaskStore
 from taskd.worker import lease
+from tests.fronts import both, served_by
 from tests.running import Server, embedded, receive
 from tests.waiting import eventually
 
@@ -36,8 +37,9 @@ async def create(client: httpx.AsyncClient, **fields: Any) -> str:
     return answer.headers["Location"]
 
 
-async def test_a_hit_is_the_same_answer_with_the_same_tag(database_url: str) -> None:
-    async with embedded(database_url, role="api", **CACHED) as server, server.client() as client:
+@both
+async def test_a_hit_is_the_same_answer_with_the_same_tag(database_url: str, front: str) -> None:
+    async with served_by(front, database_url, role="api", **CACHED) as server, server.client() as client:
         path = await create(client)
         for target in (path, "/tasks?status=new"):
             first, second = await client.get(target), await client.get(target)
@@ -50,9 +52,10 @@ async def test_a_hit_is_the_same_answer_with_the_same_tag(database_url: str) -> 
         assert requests_of(server, "list") == {"hit": 2, "miss": 1, "coalesced": 0}
 
 
-async def test_after_the_answer_to_a_change_no_read_gives_what_was_before(database_url: str) -> None:
+@both
+async def test_after_the_answer_to_a_change_no_read_gives_what_was_before(database_url: str, front: str) -> None:
     """Readers ask all the time, so that there always is a load for a change to race with."""
-    async with embedded(database_url, role="api", **CACHED) as server, server.client() as client:
+    async with served_by(front, database_url, role="api", **CACHED) as server, server.client() as client:
         path = await create(client)
         done = asyncio.Event()
 
@@ -91,14 +94,16 @@ async def test_workers_are_no_readers_of_the_cache(database_url: str) -> None:
             assert requests_of(server, cache) == {"hit": 0, "miss": 0, "coalesced": 0}
 
 
-async def test_whoever_is_told_of_a_change_and_then_reads_sees_it(database_url: str) -> None:
-    app = Taskd(database_url=database_url, http="127.0.0.1:0", **CACHED)
+@both
+async def test_whoever_is_told_of_a_change_and_then_reads_sees_it(database_url: str, front: str) -> None:
+    app = Taskd(database_url=database_url, http="127.0.0.1:0", grpc="127.0.0.1:0", **CACHED)
 
     @app.handler("quick")
     async def quick(task: Task, ctx: Context) -> int:
         return 1
 
-    async with embedded(database_url, app) as server, server.client() as client, server.socket() as socket:
+    running = served_by(front, database_url, app, **CACHED)
+    async with running as server, server.client() as client, server.socket() as socket:
         await receive(socket)
         for _ in range(25):
             path = await create(client, kind="quick")

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.fronts import both, served_by
 from tests.running import Server, embedded, receive
 
 
@@ -92,9 +93,10 @@ async def _hold(url: str, done: asyncio.Event, dice: random.Random) -> int:
     return events
 
 
-async def test_a_reader_that_reconnects_sees_each_event_once_and_in_order(database_url: str) -> None:
+@both
+async def test_a_reader_that_reconnects_sees_each_event_once_and_in_order(database_url: str, front: str) -> None:
     dice = random.Random(20)
-    async with embedded(database_url, concurrency=1) as server, server.client() as client:
+    async with served_by(front, database_url, concurrency=1) as server, server.client() as client:
         reader = Reader(server, dice)
         enough, holders_done, expected = asyncio.Event(), asyncio.Event(), [10**9]
         async with server.socket("ann") as first:

@@ -13,17 +13,18 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from taskd import Taskd
-from tests.running import Server, embedded
+from tests.fronts import FRONTS, both, served_by
+from tests.running import Server
 from tests.waiting import eventually
 
 NOBODY = str(uuid4())
 WAITING = {"title": "waits", "kind": "nobody"}
 
 
-@pytest.fixture
-async def server(database_url: str) -> AsyncIterator[Server]:
+@pytest.fixture(params=FRONTS)
+async def server(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Server]:
     """A server without workers: what is created waits."""
-    async with embedded(database_url, role="api") as found:
+    async with served_by(request.param, database_url, role="api") as found:
         yield found
 
 
@@ -230,8 +231,10 @@ async def test_a_list_is_filtered(ann: httpx.AsyncClient) -> None:
     assert other["errors"][0]["field"] == "cursor"
 
 
-async def test_a_task_runs_and_the_stream_tells_it(database_url: str) -> None:
-    async with embedded(database_url, handlers=("taskd.worker.samples",)) as server, server.client() as client:
+@both
+async def test_a_task_runs_and_the_stream_tells_it(database_url: str, front: str) -> None:
+    samples = ("taskd.worker.samples",)
+    async with served_by(front, database_url, handlers=samples) as server, server.client() as client:
         async with client.stream("GET", "/events") as stream:
             lines = stream.aiter_lines()
             assert await anext(lines) == "event: welcome"
@@ -253,8 +256,9 @@ async def test_a_task_runs_and_the_stream_tells_it(database_url: str) -> None:
         problem_of(await client.post(f"/tasks/{made['id']}/cancel"), 409)
 
 
-async def test_a_running_task_is_not_deleted_and_its_cancellation_is_on_its_way(database_url: str) -> None:
-    app = Taskd(database_url=database_url, http="127.0.0.1:0")
+@both
+async def test_a_running_task_is_not_deleted_and_its_cancellation_is_on_its_way(database_url: str, front: str) -> None:
+    app = Taskd(database_url=database_url, http="127.0.0.1:0", grpc="127.0.0.1:0")
     release = asyncio.Event()
 
     @app.handler("stubborn")
@@ -265,7 +269,7 @@ async def test_a_running_task_is_not_deleted_and_its_cancellation_is_on_its_way(
             await release.wait()
             raise
 
-    async with embedded(database_url, app) as server, server.client() as client:
+    async with served_by(front, database_url, app) as server, server.client() as client:
         path = f"/tasks/{(await create(client, kind='stubborn'))['id']}"
 
         async def status(wanted: str) -> bool:

@@ -286,10 +286,23 @@ async def test_a_slow_reader_is_told_why() -> None:
     async with watching() as served:
         watch = await served.greeted()
         await follows(served)
-        served.log.write(*tasks(1, BEHIND // len(BIG) + 2, description=BIG))
+        count = BEHIND // len(BIG) + 2
+        served.log.write(*tasks(1, count, description=BIG))
+        # Before it has taken any of that.
+        served.log.write(*tasks(count + 1, 1, description=BIG))
         refusal = await end_of(watch.call)
         assert (refusal.code, refusal.reason) == (Code.RESOURCE_EXHAUSTED, "SLOW_READER")
         assert refusal.retry_after > 0
+
+
+async def test_a_large_batch_makes_nobody_slow_who_is_up_to_date() -> None:
+    async with watching() as served:
+        watch = await served.greeted()
+        await follows(served)
+        count = 3 * BEHIND // len(BIG)
+        served.log.write(*tasks(1, count, description=BIG))
+        assert await watch.until(count) == list(range(1, count + 1))
+        watch.call.cancel()
 
 
 async def test_far_behind_is_no_reason_to_be_sent_away() -> None:

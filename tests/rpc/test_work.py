@@ -380,3 +380,47 @@ async def test_an_api_process_keeps_the_house_for_its_workers(app: Taskd, stream
     await stream.settle(failed(task, retry_after={"nanos": 1000}))
     [task] = await stream.tasks()
     assert task.attempt == 2
+
+
+async def test_a_task_that_was_cancelled_and_retried_waits_for_the_worker_to_end_the_first_turn(
+    app: Taskd, stream: Stream
+) -> None:
+    made = await app.tasks.create("t", kind="k")
+    await stream.hello("k", slots=2)
+    [first] = await stream.tasks()
+    await app.tasks.cancel(made.id)
+    await stream.hear("cancel")
+    # The worker does not answer: it is judged without its word, and its user has it run anew.
+    await reaches(app, made, Status.CANCELLED)
+    await app.tasks.retry(made.id)
+    await reaches(app, made, Status.RUNNING)
+    await stream.say(results=pb.Results(results=[done(first, '"old"')]))
+    settled, tasks = await stream.hear(), await stream.hear()
+    if isinstance(settled, pb.Tasks):
+        settled, tasks = tasks, settled
+    assert [one.accepted for one in settled.results] == [False]
+    [second] = tasks.tasks
+    assert (id_of(second), second.attempt) == (made.id, 1)
+    assert await stream.settle(done(second, '"new"')) == {(second.id, 1): True}
+    assert (await reaches(app, made, Status.DONE)).result == "new"
+    await eventually(lambda: app.parts.worker.busy == 0)  # type: ignore[union-attr]
+
+
+async def test_what_is_to_be_said_goes_over_the_last_stream(app: Taskd, stream: Stream) -> None:
+    welcome = await stream.hello("k", slots=50, lease=300.0)
+    async with working(app) as second:
+        await second.hello("k", slots=50, lease=300.0, session=welcome.session)
+        made = await app.tasks.create_many([{"title": f"{n}", "kind": "k"} for n in range(50)])
+        assert {id_of(task) for task in await second.tasks(50)} == {task.id for task in made}
+    assert (await stream.refused()).code() is grpc.StatusCode.ABORTED
+
+
+async def test_a_worker_that_goes_away_while_it_is_written_to_ends_nothing_else(app: Taskd) -> None:
+    description = "x" * 20_000
+    for _ in range(5):
+        await app.tasks.create_many([{"title": "t", "kind": "k", "description": description} for _ in range(200)])
+        async with working(app) as gone:
+            await gone.hello("k", slots=200)
+            await gone.tasks()
+    assert not app.failed.done()
+    assert app.parts.health.ready()["workers"].ok
