@@ -43,6 +43,9 @@ OPTIONS = {
     "grpc.keepalive_time_ms": round(KEEPALIVE * 1000),
     "grpc.keepalive_timeout_ms": round(KEEPALIVE_ANSWER * 1000),
     "grpc.keepalive_permit_without_calls": 1,
+    # Core would wait a minute for the answer, and ask a silent connection only twice.
+    "grpc.http2.ping_timeout_ms": round(KEEPALIVE_ANSWER * 1000),
+    "grpc.http2.max_pings_without_data": 0,
     # Clients that ask more often are sent away with ENHANCE_YOUR_CALM; ours ask every `KEEPALIVE` seconds.
     "grpc.http2.min_recv_ping_interval_without_data_ms": round(KEEPALIVE * 500),
     # Two servers on one port would share its connections, and neither would notice.

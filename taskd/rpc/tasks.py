@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -17,10 +17,11 @@ from taskd.domain.cursor import decode_log_cursor
 from taskd.domain.event import LOG_START, Event
 from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, parse_patch
-from taskd.domain.model import User
+from taskd.domain.model import NewTask, Page, Task, User
 from taskd.domain.search import SearchPage, parse_search_query
 from taskd.errors import Fault, Forbidden, Invalid
 from taskd.rpc.calls import Answer, Send
+from taskd.rpc.heavy import Heavy, size_of
 from taskd.rpc.messages import event_message, new_task_body, patch_body, status_texts, task_message, time_text
 from taskd.rpc.watch import READ, Watches
 from taskd.service.ports import Feed, Reads, Tasks, View
@@ -58,6 +59,8 @@ class TaskCalls:
         self._watches = watches
         self._may_see_all = may_see_all
         self._kept: TTLCache[bytes, bytes] = TTLCache(ttl=KEPT_FOR, entries=KEPT_ANSWERS, size=KEPT_BYTES)
+        self._last: tuple[bytes, bytes] = b"", b""
+        self._heavy = Heavy()
 
     async def create_task(self, user: User, request: pb.CreateTaskRequest) -> Message:
         key = _key(request.idempotency_key)
@@ -65,27 +68,30 @@ class TaskCalls:
             draft = parse_new_task(new_task_body(request.task))
         return pb.CreateTaskResponse(task=task_message(await self._tasks.create(user, draft, key)))
 
-    async def batch_create_tasks(self, user: User, request: pb.BatchCreateTasksRequest) -> Message:
+    async def batch_create_tasks(self, user: User, request: pb.BatchCreateTasksRequest) -> Answer:
         key = _key(request.idempotency_key)
-        drafts = parse_batch({"tasks": [new_task_body(draft) for draft in request.tasks]})
-        tasks = await self._tasks.create_many(user, drafts, key)
-        return pb.BatchCreateTasksResponse(tasks=map(task_message, tasks))
+
+        def parsed() -> list[NewTask]:
+            return parse_batch({"tasks": [new_task_body(draft) for draft in request.tasks]})
+
+        tasks = await self._tasks.create_many(user, await self._heavy.run(request.ByteSize(), parsed), key)
+        return await self._made(tasks, lambda: pb.BatchCreateTasksResponse(tasks=map(task_message, tasks)))
 
     async def get_task(self, user: User, request: pb.GetTaskRequest) -> Answer:
         task_id = _id(request.id)
         if self._is_behind(request.not_before):
             return pb.GetTaskResponse(task=task_message(await self._tasks.get(user, task_id)))
         view = await self._reads.task(user, task_id)
-        return self._answer(view, lambda value: pb.GetTaskResponse(task=task_message(decode_task(value))))
+        return await self._answer(view, lambda value: pb.GetTaskResponse(task=task_message(decode_task(value))))
 
     async def list_tasks(self, user: User, request: pb.ListTasksRequest) -> Answer:
         with _named(_list_name):
             query = parse_list_query(user, _list_pairs(request))
             if self._is_behind(request.not_before):
                 page = await self._tasks.list(user, query)
-                return pb.ListTasksResponse(tasks=map(task_message, page.tasks), next_cursor=page.next_cursor or "")
+                return await self._made(page.tasks, lambda: _page_message(page))
             view = await self._reads.page(user, query)
-        return self._answer(
+        return await self._answer(
             view,
             lambda value: pb.ListTasksResponse(
                 tasks=[task_message(decode_task(task)) for task in value["tasks"]],
@@ -110,14 +116,15 @@ class TaskCalls:
     async def retry_task(self, user: User, request: pb.RetryTaskRequest) -> Message:
         return pb.RetryTaskResponse(task=task_message(await self._tasks.retry(user, _id(request.id))))
 
-    async def search_tasks(self, user: User, request: pb.SearchTasksRequest) -> Message:
+    async def search_tasks(self, user: User, request: pb.SearchTasksRequest) -> Answer:
         with _named(_list_name):
             page = await self._tasks.search(user, parse_search_query(user, _search_pairs(request)))
-        return search_message(page)
+        return await self._made([found.task for found in page.results], lambda: search_message(page))
 
-    async def list_task_events(self, user: User, request: pb.ListTaskEventsRequest) -> Message:
+    async def list_task_events(self, user: User, request: pb.ListTaskEventsRequest) -> Answer:
         events = await self._tasks.history(user, _id(request.id))
-        return pb.ListTaskEventsResponse(events=map(self._event, events))
+        tasks = [event.task for event in events]
+        return await self._made(tasks, lambda: pb.ListTaskEventsResponse(events=map(self._event, events)))
 
     async def list_events(self, user: User, request: pb.ListEventsRequest) -> Message:
         sees = self.sight(user, request.all_owners)
@@ -170,14 +177,30 @@ class TaskCalls:
     def _event(self, event: Event) -> pb.TaskEvent:
         return event_message(event, self._feed.cursor(event.key))
 
-    def _answer(self, view: View, make: Callable[[Any], Message]) -> bytes:
+    async def _made(self, tasks: Sequence[Task], make: Callable[[], Message]) -> bytes:
+        """Return a message of tasks, encoded."""
+        return await self._heavy.run(size_of(tasks), lambda: make().SerializeToString())
+
+    async def _answer(self, view: View, make: Callable[[Any], Message]) -> bytes:
         """Return the message that a view is; a cached view is the same object each time, so it is made once."""
         self._kept.expire(16)
-        found = self._kept.get(view.body)
-        if found is None:
-            found = make(json.loads(view.body)).SerializeToString()
-            self._kept.put(view.body, found, size=len(view.body) + len(found))
+        if (found := self._kept.get(view.body)) is not None:
+            return found
+
+        def made() -> bytes:
+            # Whoever waited for his turn may find that the one before him has made it.
+            body, answer = self._last
+            return answer if body is view.body else make(json.loads(view.body)).SerializeToString()
+
+        found = await self._heavy.run(len(view.body), made)
+        # For who waits, and no longer: it may be of many megabytes.
+        self._last = (view.body, found) if self._heavy.waiting else (b"", b"")
+        self._kept.put(view.body, found, size=len(view.body) + len(found))
         return found
+
+
+def _page_message(page: Page) -> pb.ListTasksResponse:
+    return pb.ListTasksResponse(tasks=map(task_message, page.tasks), next_cursor=page.next_cursor or "")
 
 
 def search_message(page: SearchPage) -> pb.SearchTasksResponse:

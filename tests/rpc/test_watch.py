@@ -289,7 +289,7 @@ async def test_a_slow_reader_is_told_why() -> None:
         count = BEHIND // len(BIG) + 2
         served.log.write(*tasks(1, count, description=BIG))
         # Before it has taken any of that.
-        served.log.write(*tasks(count + 1, 1, description=BIG))
+        served.log.write(*tasks(count + 1, count + 1, description=BIG))
         refusal = await end_of(watch.call)
         assert (refusal.code, refusal.reason) == (Code.RESOURCE_EXHAUSTED, "SLOW_READER")
         assert refusal.retry_after > 0
