@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from unicodedata import normalize
 
 START, STOP, BETWEEN = "\x01", "\x02", "\x03"
 """Before and after a word that was found, and between two parts of a text."""
@@ -21,12 +22,13 @@ _SEPARATORS = re.compile(
     "\u2e00-\u2e7f\u3000-\u3004\u3008-\u3020\u3030\ufe00-\ufe0f\ufe30-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40"
     "\uff5b-\uff65\U0001f000-\U0001faff]"
 )
+_PIECES = re.compile(r"\s+|\S+")
 _MARKS = re.compile(f"[{START}{STOP}]")
 
 
 def search_text(original: str) -> str:
     """Return a text as it is searched: what the database's function of this name does; a test compares the two."""
-    return _SEPARATORS.sub(" ", original.translate(_YO))
+    return _SEPARATORS.sub(" ", normalize("NFC", original).translate(_YO))
 
 
 def marked(original: str, shown: str) -> str:
@@ -36,16 +38,20 @@ def marked(original: str, shown: str) -> str:
         original: the text as its author wrote it.
         shown: parts of it as it is searched, with `START`, `STOP` and `BETWEEN`.
     """
+    original = normalize("NFC", original)
     searched = search_text(original)
     parts: list[str] = []
     place = 0
     for part in shown.split(BETWEEN):
-        plain = _MARKS.sub("", part)
-        found = searched.find(plain, place)
-        if found < 0:
-            found, original, searched = 0, plain, plain
-        parts.append(_marked_part(original[found : found + len(plain)], part))
-        place = found + len(plain)
+        pieces: list[str] = []
+        # Word by word: the database leaves out those that are too long for it to look at.
+        for piece in _PIECES.findall(part):
+            plain = _MARKS.sub("", piece)
+            found = searched.find(plain, place)
+            text = plain if found < 0 else original[found : found + len(plain)]
+            place = place if found < 0 else found + len(plain)
+            pieces.append(_marked_part(text, piece))
+        parts.append("".join(pieces))
     return ELLIPSIS.join(parts)
 
 

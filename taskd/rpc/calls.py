@@ -23,8 +23,9 @@ from google.protobuf.message import DecodeError, Message
 from taskd import log
 from taskd.clock import Clock, monotonic
 from taskd.domain.model import User
-from taskd.errors import Malformed, TaskdError, Unavailable
+from taskd.errors import Malformed, TaskdError, TooLarge, Unavailable
 from taskd.metrics.catalog import Catalog
+from taskd.rpc.channel import MAX_ANSWER
 from taskd.rpc.identity import Identify, Metadata
 from taskd.rpc.status import INSIDE, TRAILER, Code, code_of, status_of
 
@@ -118,20 +119,23 @@ class Calls:
     def _unary(self, name: str, read: Read, call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Any]]:
         seconds = self._catalog.grpc_seconds.labels(name)
 
-        async def run(user: User, request: bytes) -> Answer:
+        async def run(user: User, request: bytes) -> bytes:
             if self._open > self._most_open:
                 raise Unavailable(f"more than {self._most_open} calls at once")
             if self._unread > MOST_UNREAD:
                 raise Unavailable(f"more than {MOST_UNREAD} bytes of answers wait for their callers")
-            return await call(user, read(request))
+            body = _encoded(await call(user, read(request)))
+            if len(body) > MAX_ANSWER:
+                raise TooLarge(f"the answer has {len(body)} bytes, more than {MAX_ANSWER}: ask for a smaller `limit`")
+            return body
 
-        async def answer(request: bytes, context: Context) -> Answer | None:
+        async def answer(request: bytes, context: Context) -> bytes:
             begun = self._clock()
             self._open += 1
             self._idle.clear()
             try:
-                result: Answer | None = await self._run(name, context, lambda user: run(user, request))
-                body = _encoded(result)
+                # Empty when the call was refused: its status is all that counts.
+                body: bytes = await self._run(name, context, lambda user: run(user, request)) or b""
                 self._hold(len(body), context)
                 return body
             finally:

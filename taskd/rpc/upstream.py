@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from taskd.domain.event import Event, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import Found, SearchPage, SearchQuery
-from taskd.errors import Fault, Invalid, TaskdError
+from taskd.errors import Fault, Invalid, TaskdError, TooLarge
 from taskd.rpc.identity import USER, USER_BYTES
 from taskd.rpc.messages import STATUS, event_of, new_task_message, task_of, timestamp
 from taskd.rpc.status import AWAY, TRAILER, error_of
@@ -91,8 +92,18 @@ class RemoteTasks:
         return task_of((await self._ask(self._stub.GetTask, user, request)).task)
 
     async def list(self, user: User, query: ListQuery) -> Page:
-        """Return one page of tasks; see `ports.Tasks`."""
-        answer = await self._ask(self._stub.ListTasks, user, list_message(user, query))
+        """Return one page of tasks; see `ports.Tasks`. One too large for a message is asked for in parts."""
+        try:
+            answer = await self._ask(self._stub.ListTasks, user, list_message(user, query))
+        except TooLarge:
+            if query.limit == 1:
+                raise
+            first = await self.list(user, replace(query, limit=query.limit // 2))
+            if first.next_cursor is None:
+                return first
+            left = query.limit - len(first.tasks)
+            rest = await self.list(user, replace(query, limit=left, cursor=first.next_cursor))
+            return Page((*first.tasks, *rest.tasks), rest.next_cursor)
         return Page(tuple(map(task_of, answer.tasks)), answer.next_cursor or None)
 
     async def update(self, user: User, task_id: UUID, patch: TaskPatch, if_match: frozenset[int] | None = None) -> Task:

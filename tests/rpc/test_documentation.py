@@ -20,7 +20,7 @@ from tests.running import embedded
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "grpc.md").read_text("utf-8")
 ((EXAMPLE, PRINTED),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
 
-OF_REST = {errors.NotAcceptable, errors.UnsupportedMedia, errors.TooLarge, errors.Rejected}
+OF_REST = {errors.NotAcceptable, errors.UnsupportedMedia, errors.Rejected}
 """Never raised where gRPC is served."""
 
 OF_TOKENS = {errors.Unauthenticated, errors.RateLimited}
