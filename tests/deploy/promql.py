@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from taskd.domain.model import FINAL, Status
 from taskd.metrics.catalog import Catalog
 
-_SELECTOR = re.compile(r"(?<![\w:])((?:taskd|process)_\w+)(?:\{([^}]*)\})?")
+_SELECTOR = re.compile(r"(?<![\w:])((?:taskd|process)_(?!pb2)\w+)(?:\{([^}]*)\})?")
 # A label alone is how documentation writes of a series.
 _MATCHER = re.compile(r'\s*(\w+)\s*(?:(=~|!~|!=|=)\s*"([^"]*)"\s*)?(?:,|$)')
 _GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")

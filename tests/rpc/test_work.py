@@ -12,7 +12,6 @@ import pytest
 from taskd import Taskd
 from taskd.domain.model import Status, Task
 from taskd.v1 import taskd_pb2 as pb
-from tests.client.proxy import proxied
 from tests.rpc.working import Stream, attempt_of, done, failed, id_of, released, working
 from tests.running import embedded
 from tests.waiting import eventually
@@ -185,120 +184,8 @@ async def test_an_attempt_that_takes_too_long_is_to_be_stopped_and_keeps_its_slo
     assert [id_of(one) for one in tasks.tasks] == [waits.id]
 
 
-async def test_a_broken_stream_is_taken_up_again(app: Taskd) -> None:
-    kept, lost = [await app.tasks.create(f"{n}", kind="k") for n in range(2)]
-    async with working(app) as first:
-        welcome = await first.hello("k", slots=2)
-        tasks = {id_of(task): task for task in await first.tasks(2)}
-    async with working(app) as second:
-        again = await second.hello("k", slots=2, session=welcome.session, running=[attempt_of(tasks[kept.id])])
-        assert (again.resumed, again.session) == (True, welcome.session)
-        # What it knows nothing of never reached it: it is given back unspent, and may come here again.
-        [task] = await second.tasks()
-        assert (id_of(task), task.attempt) == (lost.id, 1)
-        assert await second.settle(done(tasks[kept.id]), done(task)) == {
-            (str(kept.id), 1): True, (str(lost.id), 1): True,
-        }  # fmt: skip
-    await reaches(app, kept, Status.DONE)
-    await reaches(app, lost, Status.DONE)
-
-
-async def test_a_cancellation_during_the_break_is_told_when_the_worker_is_back(app: Taskd) -> None:
-    made = await app.tasks.create("t", kind="k")
-    async with working(app) as first:
-        welcome = await first.hello("k")
-        [task] = await first.tasks()
-    await eventually(lambda: not _sessions(app)[0].attached)
-    await app.tasks.cancel(made.id)
-    async with working(app) as second:
-        await second.hello("k", session=welcome.session, running=[attempt_of(task)])
-        assert (await second.hear("cancel")).reason in (pb.CANCEL_REASON_CANCELLED, pb.CANCEL_REASON_LOST)
-    await reaches(app, made, Status.CANCELLED)
-
-
 def _sessions(app: Taskd) -> list[object]:
     return list(app.parts.worker.crews.sessions)  # type: ignore[union-attr]
-
-
-async def test_what_is_not_the_sessions_is_to_be_stopped(app: Taskd) -> None:
-    await app.tasks.create("t", kind="k")
-    async with working(app) as first:
-        welcome = await first.hello("k")
-        await first.tasks()
-    stranger = pb.Attempt(task_id="01a211b9-be6a-7676-8001-e2f5dfabcaed", attempt=1)
-    async with working(app) as second:
-        await second.hello("k", session=welcome.session, running=[stranger])
-        cancel = await second.hear("cancel")
-        assert (cancel.attempt, cancel.reason) == (stranger, pb.CANCEL_REASON_LOST)
-
-
-async def test_a_session_is_its_users_own(app: Taskd) -> None:
-    await app.tasks.create("t", kind="k")
-    async with working(app) as first:
-        welcome = await first.hello("k")
-        [task] = await first.tasks()
-    channel = grpc.aio.insecure_channel(app.grpc_address or "")
-    try:
-        other = Stream(channel, "thief")
-        found = await other.hello("k", session=welcome.session, running=[attempt_of(task)])
-        assert not found.resumed
-        assert found.session != welcome.session
-        assert await other.settle(done(task)) == {(task.id, 1): False}
-    finally:
-        await channel.close()
-
-
-async def test_a_worker_that_does_not_come_back_loses_its_tasks_and_their_attempts(app: Taskd) -> None:
-    made = await app.tasks.create("t", kind="k")
-    async with working(app) as first:
-        await first.hello("k")
-        await first.tasks()
-    [session] = _sessions(app)
-    await eventually(lambda: not session.attached)  # type: ignore[attr-defined]
-    # As if its lease were over: what time would do.
-    session._heard_at -= 1000  # type: ignore[attr-defined]
-    async with working(app) as second:
-        await second.hello("k")
-        [task] = await second.tasks()
-        assert (id_of(task), task.attempt, task.error.type) == (made.id, 2, "WorkerLost")
-        await second.settle(done(task))
-    assert (await reaches(app, made, Status.DONE)).attempt == 2
-
-
-async def test_a_worker_that_is_silent_loses_its_stream(app: Taskd, stream: Stream) -> None:
-    await app.tasks.create("t", kind="k")
-    stream.answers_pings = False
-    await stream.hello("k", lease=2.0)
-    await stream.tasks()
-    error = await stream.refused()
-    assert error.code() is grpc.StatusCode.ABORTED
-    assert "nothing was heard for 2 seconds" in (error.details() or "")
-
-
-async def test_a_half_open_connection_gives_its_tasks_back(app: Taskd) -> None:
-    made = await app.tasks.create("t", kind="k")
-    assert app.grpc_address is not None
-    async with proxied(app.grpc_address) as proxy, working(None, proxy.address) as stranded:
-        await stranded.hello("k", lease=2.0)
-        await stranded.tasks()
-        proxy.freeze()
-        async with working(app) as other:
-            await other.hello("k")
-            [task] = await other.tasks()
-            assert (id_of(task), task.attempt) == (made.id, 2)
-            await other.settle(done(task))
-    await reaches(app, made, Status.DONE)
-
-
-async def test_a_second_stream_of_a_session_ends_the_first(app: Taskd, stream: Stream) -> None:
-    await app.tasks.create("t", kind="k")
-    welcome = await stream.hello("k", lease=2.0)
-    [task] = await stream.tasks()
-    async with working(app) as second:
-        found = await second.hello("k", session=welcome.session, running=[attempt_of(task)])
-        assert found.resumed
-        assert (await stream.refused()).code() is grpc.StatusCode.ABORTED
-        assert await second.settle(done(task)) == {(task.id, 1): True}
 
 
 async def test_who_leaves_gets_no_more_and_gives_back_what_is_left(app: Taskd, stream: Stream) -> None:
@@ -404,23 +291,3 @@ async def test_a_task_that_was_cancelled_and_retried_waits_for_the_worker_to_end
     assert await stream.settle(done(second, '"new"')) == {(second.id, 1): True}
     assert (await reaches(app, made, Status.DONE)).result == "new"
     await eventually(lambda: app.parts.worker.busy == 0)  # type: ignore[union-attr]
-
-
-async def test_what_is_to_be_said_goes_over_the_last_stream(app: Taskd, stream: Stream) -> None:
-    welcome = await stream.hello("k", slots=50, lease=300.0)
-    async with working(app) as second:
-        await second.hello("k", slots=50, lease=300.0, session=welcome.session)
-        made = await app.tasks.create_many([{"title": f"{n}", "kind": "k"} for n in range(50)])
-        assert {id_of(task) for task in await second.tasks(50)} == {task.id for task in made}
-    assert (await stream.refused()).code() is grpc.StatusCode.ABORTED
-
-
-async def test_a_worker_that_goes_away_while_it_is_written_to_ends_nothing_else(app: Taskd) -> None:
-    description = "x" * 20_000
-    for _ in range(5):
-        await app.tasks.create_many([{"title": "t", "kind": "k", "description": description} for _ in range(200)])
-        async with working(app) as gone:
-            await gone.hello("k", slots=200)
-            await gone.tasks()
-    assert not app.failed.done()
-    assert app.parts.health.ready()["workers"].ok
