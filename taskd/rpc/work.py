@@ -18,6 +18,7 @@ from taskd.v1 import taskd_pb2 as pb
 from taskd.worker.context import MAX_NOTE
 from taskd.worker.crews import Crews
 from taskd.worker.plan import Stop
+from taskd.worker.pool import Key
 from taskd.worker.result import (
     MAX_MESSAGE,
     MAX_TYPE,
@@ -29,7 +30,7 @@ from taskd.worker.result import (
     check_result,
     clean_text,
 )
-from taskd.worker.session import Key, Outgoing, Session
+from taskd.worker.session import Outgoing, Session
 
 HELLO_WITHIN = 10.0
 """Seconds from the stream's beginning to its first message."""
@@ -37,6 +38,7 @@ HELLO_WITHIN = 10.0
 LEASE, SHORTEST_LEASE, LONGEST_LEASE = 10.0, 2.0, 300.0
 MOST_KINDS, MOST_SLOTS, MOST_ENTRIES = 100, 1000, 1000
 LONGEST_RETRY = 366 * 86_400.0
+ANOTHER = "this worker has opened another stream"
 TASKS_BYTES = 1024 * 1024
 """Bytes of one message of tasks, but for one task."""
 
@@ -85,22 +87,21 @@ class WorkCalls:
         if session is None:
             session = self._crews.open(user, kinds, hello.slots, lease, hello.name or "a worker")
         stream = self._crews.attach(session, running if resumed else ())
+        closed = False
         try:
             await send(_welcome(session, resumed))
-            await self._serve(session, stream, requests, send)
+            closed = await self._serve(session, stream, requests, send)
         finally:
-            self._crews.detach(session, stream)
+            self._crews.detach(session, stream, closed=closed)
 
-    async def _serve(
-        self, session: Session, stream: int, requests: AsyncIterator[pb.WorkRequest], send: Send
-    ) -> None:
-        """Read, write and watch over the stream until one of that ends."""
+    async def _serve(self, session: Session, stream: int, requests: AsyncIterator[pb.WorkRequest], send: Send) -> bool:
+        """Read, write and watch over the stream until one of that ends; return whether the worker has closed it."""
         duties = [
             self._supervisor.spawn(_as_value(duty), f"worker stream, {name}")
             for name, duty in (
                 ("read", _read(session, stream, requests)),
                 ("write", _write(session, stream, send)),
-                ("watch", self._watch(session, stream)),
+                ("watch", _watch(session, stream)),
                 ("end", self._ended()),
             )
         ]
@@ -113,16 +114,7 @@ class WorkCalls:
         for duty in done:
             if not duty.cancelled() and (error := duty.result()) is not None:
                 raise error
-
-    async def _watch(self, session: Session, stream: int) -> None:
-        """Ask for signs of life, and end the stream without any, or when there is another one."""
-        while True:
-            await asyncio.sleep(session.lease / 3)
-            if not session.is_current(stream):
-                raise StreamOver("this worker has opened another stream")
-            if session.is_silent:
-                raise StreamOver(f"nothing was heard for {session.lease:g} seconds")
-            session.ping()
+        return duties[0] in done and not duties[0].cancelled()
 
     async def _ended(self) -> None:
         await self._crews.ended.wait()
@@ -136,6 +128,17 @@ async def _as_value(duty: Any) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+async def _watch(session: Session, stream: int) -> None:
+    """Ask for signs of life, and end the stream that has given none for the time of the lease, no later."""
+    while True:
+        await asyncio.sleep(session.look_in)
+        if not session.is_current(stream):
+            raise StreamOver(ANOTHER)
+        if session.is_silent:
+            raise StreamOver(f"nothing was heard for {session.lease:g} seconds")
+        session.ping()
 
 
 async def _hello(requests: AsyncIterator[pb.WorkRequest]) -> pb.Hello:
@@ -183,7 +186,7 @@ def _key(attempt: pb.Attempt, field: str, faults: list[Fault]) -> Key:
 async def _read(session: Session, stream: int, requests: AsyncIterator[pb.WorkRequest]) -> None:
     async for request in requests:
         if not session.is_current(stream):
-            raise StreamOver("this worker has opened another stream")
+            raise StreamOver(ANOTHER)
         session.heard()
         what = request.WhichOneof("message")
         if what == "results":
@@ -223,7 +226,8 @@ def _results(results: pb.Results) -> list[tuple[Key, Ended]]:
 
 def _returned(text: str) -> Ended:
     try:
-        return Returned(check_result(text))
+        # Line breaks outside of strings only (RFC 8259, section 7), where they mean nothing; an event is one line.
+        return Returned(check_result(text).replace("\n", " ").replace("\r", " "))
     except ResultError as error:
         # The worker's fault, not the task's: as when a handler here returns what can't be stored.
         return Failed("ResultError", str(error))
@@ -258,7 +262,7 @@ async def _write(session: Session, stream: int, send: Send) -> None:
         await session.woken.wait()
         if not session.is_current(stream):
             # What is to be said is for the other one.
-            raise StreamOver("this worker has opened another stream")
+            raise StreamOver(ANOTHER)
         for message in _messages(session.fetch()):
             await send(message)
 

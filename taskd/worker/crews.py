@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from uuid import UUID
 
 from taskd.clock import Clock, monotonic
@@ -22,29 +22,35 @@ from taskd.worker.dispatcher import Dispatcher
 from taskd.worker.execute import Executor
 from taskd.worker.job import Job
 from taskd.worker.lease import LeaseKeeper
+from taskd.worker.pool import Early, Key
 from taskd.worker.ports import Queue
 from taskd.worker.reporter import Reporter
-from taskd.worker.session import Key, Session, limits_of
+from taskd.worker.session import Session, limits_of
 
 logger = logging.getLogger("taskd.worker")
 
 MOST = 1000
 """Sessions of one process."""
 
-CLAIM_WITHIN = 5.0
-"""Seconds that the last claim of a crew may take; then it is given up, and with it the lease."""
-
 LOOK_EVERY = 1.0
 """Seconds between looks for sessions that are over, at the most."""
 
 
-class Crew:
-    """The sessions that take the same kinds."""
+CLAIM_WITHIN = 5.0
+"""Seconds that a claim under way has to hand over what it got when nobody wants more. One that is broken off costs the
+whole process its lease, and what it got the attempts."""
 
-    def __init__(self, executor: Executor, supervisor: Supervisor) -> None:
+
+class Crew:
+    """The sessions that take the same kinds.
+
+    Args:
+        give_back: takes a job that nobody of them takes.
+    """
+
+    def __init__(self, give_back: Callable[[Job], None]) -> None:
         self.sessions: set[Session] = set()
-        self._executor = executor
-        self._supervisor = supervisor
+        self._give_back = give_back
         self.dispatcher: Dispatcher
 
     @property
@@ -58,7 +64,7 @@ class Crew:
         if best is not None and best.free:
             best.pool.offer(job)
         else:
-            self._supervisor.spawn(self._executor.give_back(Unwanted(job, limits_of(job))), "give back")
+            self._give_back(job)
 
 
 class Unwanted(BaseAttempt):
@@ -76,6 +82,7 @@ class Crews:
         keeper: has the lease under which they run.
         executor, reporter: for all attempts of the process.
         supervisor: owns what runs.
+        early: what was cancelled before it was claimed.
         clock: monotonic seconds.
         most: see `MOST`.
     """
@@ -87,6 +94,7 @@ class Crews:
         executor: Executor,
         reporter: Reporter,
         supervisor: Supervisor,
+        early: Early,
         *,
         clock: Clock = monotonic,
         most: int = MOST,
@@ -100,6 +108,8 @@ class Crews:
         self._most = most
         self._sessions: dict[str, Session] = {}
         self._crews: dict[tuple[str, ...], Crew] = {}
+        self._early = early
+        self._returning: set[asyncio.Task[None]] = set()
         self._draining: float | None = None
         self._refused = 0
         self.ended = asyncio.Event()
@@ -147,15 +157,13 @@ class Crews:
         crew = self._crews.get(kinds) or self._make_crew(kinds)
         session = Session(
             user, kinds, slots, lease, name, self._executor, self._reporter, self._supervisor,
-            crew.dispatcher.slot_freed, self._clock,
+            crew.dispatcher.slot_freed, self._early, self._clock,
         )  # fmt: skip
         crew.sessions.add(session)
         self._sessions[session.id] = session
         return session
 
-    def resume(
-        self, session_id: str, user: User, kinds: tuple[str, ...], slots: int, lease: float
-    ) -> Session | None:
+    def resume(self, session_id: str, user: User, kinds: tuple[str, ...], slots: int, lease: float) -> Session | None:
         """Return the session of this id, to go on, if it is this user's, of these kinds, and not over."""
         session = self._sessions.get(session_id)
         if session is None or session.over or session.is_silent:
@@ -173,11 +181,16 @@ class Crews:
         self._crews[session.kinds].dispatcher.wake()
         return stream
 
-    def detach(self, session: Session, stream: int) -> None:
-        """A stream has ended. Its session waits for the worker to come back, if it has anything to come back for."""
+    def detach(self, session: Session, stream: int, *, closed: bool = False) -> None:
+        """A stream has ended. Its session waits for the worker to come back, if it has anything to come back for.
+
+        Args:
+            closed: the worker has closed it; else it broke, and what the worker has may still run.
+        """
         session.detach(stream)
+        left = closed and session.leaving
         # A server that stops takes no more streams: nobody can come back to it.
-        if not session.attached and (session.leaving or not session.pool.busy or self._draining is not None):
+        if not session.attached and (left or not session.pool.busy or self._draining is not None):
             session.left()
             self._forget(session)
         self._service.wake()
@@ -198,9 +211,9 @@ class Crews:
         for session in self._sessions.values():
             session.pool.lose(lease)
 
-    def cancel(self, task_id: UUID, attempt: int) -> bool:
+    def cancel(self, task_id: UUID, attempt: int, version: int | None = None) -> bool:
         """Stop an attempt because its user asked; return whether it is at a worker of this process."""
-        return any(session.pool.cancel(task_id, attempt) for session in tuple(self._sessions.values()))
+        return any(session.pool.cancel(task_id, attempt, version) for session in tuple(self._sessions.values()))
 
     def holds(self, lease: UUID) -> bool:
         """Return whether an attempt under this lease has no stored outcome yet."""
@@ -213,9 +226,8 @@ class Crews:
                 logger.warning("worker %s is gone; its %d tasks are taken back", session.name, session.pool.busy)
                 session.expire()
                 self._forget(session)
-        now = self._clock()
         gone = [session for session in self._sessions.values() if not session.attached and not session.over]
-        waits = [session.silent_at - now for session in gone]
+        waits = [session.silent_in for session in gone]
         return max(0.01, min([LOOK_EVERY, *waits]))
 
     def announce(self, seconds: float) -> None:
@@ -231,8 +243,8 @@ class Crews:
         """Return when the claims that are under way have handed over what they got; see `announce`."""
         if self._draining is None:
             self.announce(seconds)
-        for crew in tuple(self._crews.values()):
-            await crew.dispatcher.drain(max(seconds, 0.1))
+        within = max(seconds, CLAIM_WITHIN)
+        await asyncio.gather(*(crew.dispatcher.drain(within) for crew in tuple(self._crews.values())))
 
     def release(self) -> None:
         """Stop all attempts and give their tasks back, their attempts unspent."""
@@ -241,8 +253,13 @@ class Crews:
 
     async def wait_settled(self, seconds: float) -> bool:
         """Wait up to `seconds` until every outcome is stored or lost; return whether it is so."""
-        pools = [session.pool for session in self._sessions.values()]
-        return all(await asyncio.gather(*(pool.wait_settled(seconds) for pool in pools)))
+        waits = [session.pool.wait_settled(seconds) for session in self._sessions.values()]
+        return all(await asyncio.gather(self._wait_returned(seconds), *waits))
+
+    async def _wait_returned(self, seconds: float) -> bool:
+        if self._returning:
+            await asyncio.wait(tuple(self._returning), timeout=seconds)
+        return not self._returning
 
     async def stop(self) -> None:
         """End all streams and sessions. Safe twice, and before `start`."""
@@ -253,10 +270,16 @@ class Crews:
         self._sessions.clear()
 
     def _make_crew(self, kinds: tuple[str, ...]) -> Crew:
-        crew = self._crews[kinds] = Crew(self._executor, self._supervisor)
+        crew = self._crews[kinds] = Crew(self._give_back)
         crew.dispatcher = Dispatcher(self._queue, self._keeper, crew, lambda: kinds, self._supervisor)
         crew.dispatcher.start()
         return crew
+
+    def _give_back(self, job: Job) -> None:
+        """Give back what was claimed for workers that are gone."""
+        task = self._supervisor.spawn(self._executor.give_back(Unwanted(job, limits_of(job))), "give back")
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
 
     def _forget(self, session: Session) -> None:
         """Let a session end, once what it has left is stored."""

@@ -15,6 +15,10 @@ POLL = 5.0
 """Seconds after which the queue is looked at though nothing asked for it: a lost wake-up costs no more than this."""
 
 
+MOST_CLAIMED = 500
+"""Tasks claimed in one statement: workers elsewhere may have any number of free slots together, and tasks are large."""
+
+
 class Stop(IntEnum):
     """Why an attempt is stopped before its handler ended; a higher one takes the place of a lower one."""
 
@@ -89,8 +93,8 @@ def _failed(attempt: int, limits: Limits, type_: str, message: str, asked: float
 
 
 def claimable(free: int, *, trusted: bool, draining: bool, kinds: int) -> int:
-    """Return how many tasks to claim now: as many as there are free slots, none when they could not be kept."""
-    return free if trusted and not draining and kinds else 0
+    """Return how many tasks to claim now: one for each free slot, up to a bound; none when they could not be kept."""
+    return min(free, MOST_CLAIMED) if trusted and not draining and kinds else 0
 
 
 def pause_after_claim(asked: int, got: int) -> float:

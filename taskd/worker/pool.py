@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from uuid import UUID
 
 from taskd.runtime.supervisor import Supervisor
@@ -23,8 +23,34 @@ from taskd.worker.reporter import Reporter
 
 logger = logging.getLogger("taskd.worker")
 
+Key = tuple[UUID, int]
+"""A task's id and the number of the attempt."""
+
 REMEMBERED = 1000
-"""Cancellations kept for attempts that are not here yet: the news of one may come before the claim's answer."""
+"""Cancellations kept for attempts that are not here yet."""
+
+
+class Early:
+    """Cancellations of attempts that are not here yet: the news of one may come before the claim's answer.
+
+    With the task's version: its user may have had it retried since, and its attempts are counted anew.
+    """
+
+    def __init__(self) -> None:
+        self._versions: OrderedDict[Key, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def add(self, key: Key, version: int) -> None:
+        """Remember a cancellation, by the task's version with it; the oldest goes when there are too many."""
+        self._versions[key] = version
+        if len(self._versions) > REMEMBERED:
+            self._versions.popitem(last=False)
+
+    def take(self, job: Job) -> bool:
+        """Return whether a job was cancelled before it came, and forget that."""
+        return self._versions.pop(job.key, 0) > job.task.version
 
 
 class Pool:
@@ -37,6 +63,7 @@ class Pool:
         supervisor: owns the workers.
         slots: attempts that run at once, 1 or more.
         on_free: called when a slot becomes free.
+        early: what was cancelled before it was offered; all pools of a process share it.
     """
 
     def __init__(
@@ -47,6 +74,7 @@ class Pool:
         supervisor: Supervisor,
         slots: int,
         on_free: Callable[[], None],
+        early: Early,
     ) -> None:
         self.slots = slots
         """May be changed; what runs in more than there are goes on."""
@@ -59,8 +87,8 @@ class Pool:
         self._on_free = on_free
         self._jobs: asyncio.Queue[BaseAttempt] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
-        self._open: set[BaseAttempt] = set()
-        self._cancelled: OrderedDict[tuple[UUID, int], None] = OrderedDict()
+        self._open: dict[Key, BaseAttempt] = {}
+        self._early = early
         self._settled = asyncio.Event()
         self._settled.set()
 
@@ -68,11 +96,6 @@ class Pool:
     def free(self) -> int:
         """Slots that nobody uses."""
         return self.slots - self.busy
-
-    @property
-    def open(self) -> Collection[BaseAttempt]:
-        """The attempts whose outcome is not stored yet."""
-        return self._open
 
     def offer(self, job: Job) -> None:
         """Run a job in a free slot.
@@ -83,42 +106,41 @@ class Pool:
         if self.free <= 0:
             raise asyncio.QueueFull
         attempt = self._make(job)
-        if job.key in self._cancelled:
-            del self._cancelled[job.key]
+        if self._early.take(job):
             attempt.stop(Stop.CANCEL)
         self._jobs.put_nowait(attempt)
         self.busy += 1
         if self.busy > len(self._workers):
             self._workers.append(self._supervisor.spawn(self._work(), f"slot {len(self._workers)}"))
-        self._open.add(attempt)
+        self._open[job.key] = attempt
         self._settled.clear()
 
-    def cancel(self, task_id: UUID, attempt: int) -> bool:
-        """Stop an attempt because its user asked; return whether it is here."""
-        key = (task_id, attempt)
-        found = [one for one in self._open if one.job.key == key]
-        for one in found:
-            one.stop(Stop.CANCEL)
-        if not found:
-            self._cancelled[key] = None
-            if len(self._cancelled) > REMEMBERED:
-                self._cancelled.popitem(last=False)
-        return bool(found)
+    def cancel(self, task_id: UUID, attempt: int, version: int | None = None) -> bool:
+        """Stop an attempt because its user asked; return whether it is here.
+
+        Args:
+            version: of the task with that, if it is known: an older one than was claimed tells of an earlier run.
+        """
+        found = self._open.get((task_id, attempt))
+        if found is None or (version is not None and version < found.job.task.version):
+            return False
+        found.stop(Stop.CANCEL)
+        return True
 
     def lose(self, lease: UUID) -> int:
         """Stop all attempts under a lease that is lost, and store nothing of them; return how many there are."""
-        lost = [attempt for attempt in self._open if attempt.job.lease == lease]
+        lost = [attempt for attempt in self._open.values() if attempt.job.lease == lease]
         for attempt in lost:
             attempt.stop(Stop.LOST)
         return len(lost)
 
     def holds(self, lease: UUID) -> bool:
         """Return whether an attempt under this lease has no stored outcome yet."""
-        return any(attempt.job.lease == lease for attempt in self._open)
+        return any(attempt.job.lease == lease for attempt in self._open.values())
 
     def release(self) -> None:
         """Stop all attempts and give their tasks back, their attempts unspent."""
-        for attempt in tuple(self._open):
+        for attempt in tuple(self._open.values()):
             attempt.stop(Stop.RELEASE)
 
     async def wait_settled(self, seconds: float | None) -> bool:
@@ -131,7 +153,7 @@ class Pool:
     async def stop(self) -> None:
         """Cancel the workers, whatever they do. Safe twice, and before `start`."""
         workers, self._workers = self._workers, []
-        for attempt in tuple(self._open):
+        for attempt in tuple(self._open.values()):
             attempt.stop(Stop.LOST)
         for worker in workers:
             worker.cancel()
@@ -153,6 +175,8 @@ class Pool:
 
     def _settle(self, attempt: BaseAttempt) -> None:
         self._reporter.forget(attempt.job.key)
-        self._open.discard(attempt)
+        # One that was given back and claimed again has the same key.
+        if self._open.get(attempt.job.key) is attempt:
+            del self._open[attempt.job.key]
         if not self._open:
             self._settled.set()

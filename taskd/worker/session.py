@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from taskd.clock import Clock
 from taskd.domain.model import Task, User
@@ -23,12 +23,9 @@ from taskd.worker.attempt import BaseAttempt
 from taskd.worker.execute import Executor
 from taskd.worker.job import Job
 from taskd.worker.plan import Limits, Stop
-from taskd.worker.pool import Pool
+from taskd.worker.pool import Early, Key, Pool
 from taskd.worker.reporter import Reporter
 from taskd.worker.result import Ended, Failed, GivenBack
-
-Key = tuple[UUID, int]
-"""A task's id and the number of the attempt."""
 
 MOST_ACKS = 10_000
 """Acknowledgements that may wait for a worker which does not read; no more of its results are taken meanwhile."""
@@ -46,6 +43,8 @@ class RemoteAttempt(BaseAttempt):
 
     def __init__(self, job: Job, session: Session) -> None:
         super().__init__(job, limits_of(job))
+        self.judged = False
+        """Whether its outcome is settled: what the worker says of it from then on comes too late."""
         self._session = session
 
     def _start(self, supervisor: Supervisor) -> None:
@@ -62,6 +61,7 @@ class RemoteAttempt(BaseAttempt):
 
     def settled(self, stored: bool) -> None:
         """Take note of whether its outcome was stored."""
+        self.judged = True
         self._session.settle(self, stored)
 
 
@@ -87,6 +87,7 @@ class Session:
         name: for who looks.
         executor, reporter, supervisor: of the worker's pool.
         on_free: called when a slot becomes free.
+        early: what was cancelled before it was claimed.
         clock: monotonic seconds.
     """
 
@@ -101,6 +102,7 @@ class Session:
         reporter: Reporter,
         supervisor: Supervisor,
         on_free: Callable[[], None],
+        early: Early,
         clock: Clock,
     ) -> None:
         self.id = uuid4().hex
@@ -108,7 +110,7 @@ class Session:
         self.kinds = kinds
         self.lease = lease
         self.name = name
-        self.pool = Pool(lambda job: RemoteAttempt(job, self), executor, reporter, supervisor, slots, on_free)
+        self.pool = Pool(lambda job: RemoteAttempt(job, self), executor, reporter, supervisor, slots, on_free, early)
         self.leaving = False
         """It wants no more tasks."""
         self.over = False
@@ -138,14 +140,19 @@ class Session:
         return max(0, self.pool.free) if self.attached and not self.leaving and self._drain is None else 0
 
     @property
-    def silent_at(self) -> float:
-        """When its lease is over, unless it is heard before."""
-        return self._heard_at + self.lease
+    def silent_in(self) -> float:
+        """Seconds until its lease is over, unless it is heard before."""
+        return self._heard_at + self.lease - self._clock()
+
+    @property
+    def look_in(self) -> float:
+        """Seconds until it is to be asked for a sign of life, or its lease is over."""
+        return max(0.0, min(self.lease / 3, self.silent_in))
 
     @property
     def is_silent(self) -> bool:
         """Whether its lease is over."""
-        return self._clock() >= self.silent_at
+        return self.silent_in <= 0
 
     def drain(self, seconds: float) -> None:
         """Give it no more tasks, and tell it that it has so many seconds for those that it has."""
@@ -159,11 +166,14 @@ class Session:
     # For its attempts.
 
     def hand_out(self, attempt: RemoteAttempt) -> None:
-        """Say that there is a task for it.
+        """Say that there is a task for it; if nobody is there to be told, it is given back.
 
         A user may cancel a task and have it retried, and its attempts are counted anew, while a handler here still does
         not end: then the new attempt has the old one's key, and waits for the worker's word on that.
         """
+        if self.over or not self.attached:
+            attempt.end(GivenBack())
+            return
         if attempt.job.key in self._handed_out:
             self._later[attempt.job.key] = attempt
             return
@@ -261,10 +271,9 @@ class Session:
             self.refused += 1
             self._acknowledge(key, False)
         elif attempt.ended is None:
-            # What was stopped and did not answer in time was judged without its word.
-            judged = attempt not in self.pool.open
             attempt.end(ended)
-            if judged:
+            # What was stopped and did not answer in time was judged without its word.
+            if attempt.judged:
                 self._acknowledge(key, False)
 
     def progress(self, key: Key, fraction: float, note: str | None) -> None:

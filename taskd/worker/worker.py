@@ -28,7 +28,7 @@ from taskd.worker.execute import GRACE, Executor
 from taskd.worker.job import Job
 from taskd.worker.lease import LeaseKeeper
 from taskd.worker.plan import limits_of
-from taskd.worker.pool import Pool
+from taskd.worker.pool import Early, Pool
 from taskd.worker.ports import Leases, Queue, Sweep
 from taskd.worker.reaper import Reaper
 from taskd.worker.registry import Registry
@@ -79,9 +79,10 @@ class Worker:
         self.promoter = Promoter(queue, supervisor, self.wake, clock=clock)
         self.executor = Executor(queue, supervisor, self.keeper.trusts, self.promoter.due_in, grace=grace)
         self.reporter = Reporter(queue, supervisor)
-        self.pool = Pool(self._attempt, self.executor, self.reporter, supervisor, slots, self._slot_freed)
+        self.early = Early()
+        self.pool = Pool(self._attempt, self.executor, self.reporter, supervisor, slots, self._slot_freed, self.early)
         self.dispatcher = Dispatcher(queue, self.keeper, self.pool, lambda: registry.kinds, supervisor)
-        self.crews = Crews(queue, self.keeper, self.executor, self.reporter, supervisor, clock=clock)
+        self.crews = Crews(queue, self.keeper, self.executor, self.reporter, supervisor, self.early, clock=clock)
         self.waiting = WaitingKinds(queue, self._handles, supervisor)
         self.reaper = Reaper(leases, supervisor, lambda: self.promoter.due_in(0.0))
         self.cleaner = Cleaner(sweep, supervisor, clock=clock)
@@ -121,7 +122,7 @@ class Worker:
             elif task.status is Status.SCHEDULED:
                 self.promoter.due_in(max(0.0, (task.run_at - event.at).total_seconds()))
             elif task.status is Status.RUNNING and task.cancel_requested_at is not None:
-                self.cancel(task.id, task.attempt)
+                self.cancel(task.id, task.attempt, task.version)
         if ready:
             self.dispatcher.wake()
 
@@ -130,10 +131,18 @@ class Worker:
         self.dispatcher.wake()
         self.crews.gained()
 
-    def cancel(self, task_id: UUID, attempt: int) -> bool:
-        """Stop an attempt because its user asked; return whether it is this process's."""
-        # Both, if neither has it: the news may have come before the claim's answer.
-        return self.pool.cancel(task_id, attempt) or self.crews.cancel(task_id, attempt)
+    def cancel(self, task_id: UUID, attempt: int, version: int | None = None) -> bool:
+        """Stop an attempt because its user asked; return whether it is this process's.
+
+        Args:
+            version: of the task with that. None: not known; then it is not remembered for an attempt yet to come, and
+                who says so says so again.
+        """
+        if self.pool.cancel(task_id, attempt, version) or self.crews.cancel(task_id, attempt, version):
+            return True
+        if version is not None:
+            self.early.add((task_id, attempt), version)
+        return False
 
     @property
     def slots(self) -> int:

@@ -71,7 +71,7 @@ async def test_a_cancellation_that_comes_before_the_claims_answer_counts(in_thre
     started = threading.Event()
     rig.registry.add("work", _waiting_handler(in_thread, started))
     task_id = rig.store.add()
-    assert rig.worker.cancel(task_id, 1) is False
+    assert rig.worker.cancel(task_id, 1, 3) is False
     async with running(rig):
         await eventually(lambda: rig.store.status(task_id) is Status.CANCELLED)
         # What never began needs no slot.
@@ -79,11 +79,35 @@ async def test_a_cancellation_that_comes_before_the_claims_answer_counts(in_thre
     assert not started.is_set()
 
 
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_cancellation_of_an_earlier_run_is_not_the_retrys(late: bool) -> None:
+    rig = Rig()
+    started, let_go = threading.Event(), asyncio.Event()
+
+    async def work(task: Any, ctx: Any) -> None:
+        started.set()
+        await let_go.wait()
+
+    rig.registry.add("work", work)
+    # It ran elsewhere, was cancelled there, and its user had it retried: its first attempt once more.
+    task_id = rig.store.add(version=5)
+    asked = replace(rig.store.tasks[task_id], status=Status.RUNNING, attempt=1, version=3, cancel_requested_at=EPOCH)
+    told = [Event(LOG_START, EventType.UPDATED, asked, EPOCH)]
+    if not late:
+        rig.worker.observe(told)
+    async with running(rig):
+        await eventually(started.is_set)
+        rig.worker.observe(told)
+        let_go.set()
+        await eventually(lambda: rig.store.tasks[task_id].is_final)
+    assert rig.store.status(task_id) is Status.DONE
+
+
 async def test_cancellations_of_other_processes_do_not_pile_up() -> None:
     rig = Rig()
     for _ in range(3000):
-        rig.worker.cancel(uuid4(), 1)
-    assert len(rig.worker.pool._cancelled) == 1000
+        rig.worker.cancel(uuid4(), 1, 3)
+    assert len(rig.worker.early) == 1000
 
 
 async def test_a_handler_that_ignores_its_cancellation_does_not_hold_the_pool(caplog: Any) -> None:
