@@ -24,7 +24,7 @@ from uuid import UUID
 
 import asyncpg
 
-from bench.texts import ENGLISH, FREQUENT, PHRASE, RUSSIAN, Texts, rare
+from bench.texts import ENGLISH, FREQUENT, OLD, PHRASE, RUSSIAN, Texts, rare
 from taskd.domain.model import Status
 from taskd.domain.search import SearchQuery
 from taskd.store.migrate import migrate
@@ -53,6 +53,7 @@ QUESTIONS: dict[str, Callable[[int], SearchQuery]] = {
     "the beginning of a rare word": lambda n: SearchQuery(OWNER, rare(n * 487 % 100_000)[:-2], prefix=True),
     "a word in 10 %, of a kind that has no tasks": lambda n: SearchQuery(OWNER, FREQUENT, kind="none"),
     "a word in 10 %, of a status that all tasks have": lambda n: SearchQuery(OWNER, FREQUENT, statuses=(Status.DONE,)),
+    "a word in 10 %, all in the oldest tasks": lambda n: SearchQuery(OWNER, OLD),
     "a word in 10 %, of an owner of a thousandth": lambda n: SearchQuery(f"{OWNER}{n % 10}", FREQUENT),
 }
 
@@ -63,6 +64,8 @@ def rows(number: int) -> Iterator[tuple[UUID, str, str, str, str, str, datetime]
         at = BEGIN + timedelta(seconds=n)
         milliseconds = round(at.timestamp() * 1000)
         task_id = UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62 | n)
+        if n < number // 10:
+            title = f"{title} {OLD}"
         # Ten owners have a thousandth each, one has the rest.
         owner = f"{OWNER}{n % 1000}" if n % 1000 < 10 else OWNER
         yield task_id, owner, "old", title, description, '{"n":1}', at

@@ -74,8 +74,7 @@ class Parts:
     def _build_services(self) -> None:
         self.feed = LogFeed(EventLog(self.database), self.supervisor)
         self.census = Census(TotalsStore(self.database), self.feed, self.supervisor)
-        found = self.found = SearchStore(self.database)
-        self.service = TaskService(TaskStore(self.database, self.catalog), found, self.committed)
+        self.service = TaskService(TaskStore(self.database, self.catalog), SearchStore(self.database), self.committed)
         self.health = PartsHealth()
 
     def _build_worker(self, registry: Registry) -> None:
@@ -201,7 +200,7 @@ class Parts:
         await self.database.open()
         if await pending(self.database):
             await migrate(settings.database_listen_url or self.database.url)
-        self.found.config = await configure(self.database, settings.search_config, rebuild=False)
+        await configure(self.database, settings.search_config, rebuild=False)
         await self.feed.start()
         self._follow()
         self.census.start()

@@ -15,7 +15,7 @@ from taskd.runtime.supervisor import Supervisor
 from taskd.store.listener import Listener
 from taskd.store.migrate import OLDEST_SERVER, pending
 from taskd.store.pool import Database
-from taskd.store.search import documents
+from taskd.store.search import configured
 
 POOL = 10
 """Connections that one process may open, and one more to listen."""
@@ -131,10 +131,13 @@ async def _of_database(database: Database) -> AsyncIterator[Finding]:
 
 async def _search(database: Database, wanted: str) -> Finding:
     """Compare the documents with the setting. A server would stop at another, or make them anew if there are none."""
-    present = await documents(database)
-    same = present == wanted or present == f"pg_catalog.{wanted}"
+    try:
+        found = await configured(database, wanted)
+    except ConfigError as error:
+        return Finding(False, f"search: {error}")
+    same = found.present == found.wanted
     other = f", and not with {wanted}: `taskd migrate` makes them anew"
-    return Finding(same, f"search: documents are made with {present}{'' if same else other}")
+    return Finding(same, f"search: documents are made with {found.present}{'' if same else other}")
 
 
 async def _listening(url: str) -> Finding:

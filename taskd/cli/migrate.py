@@ -9,7 +9,7 @@ from taskd import config, log
 from taskd.errors import ConfigError
 from taskd.store.migrate import migrate
 from taskd.store.pool import Database
-from taskd.store.search import configure, documents
+from taskd.store.search import configure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,7 @@ async def _migrate(url: str, search_config: str) -> list[str]:
     database = Database(url, max_size=1, timeout=86_400)
     try:
         await database.open()
-        before = await documents(database)
-        now = await configure(database, search_config, rebuild=True)
+        before, now, _ = await configure(database, search_config, rebuild=True)
         return done if now == before else [*done, f"made the search documents anew: {now} in place of {before}"]
     finally:
         await database.close()

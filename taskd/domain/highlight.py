@@ -1,8 +1,8 @@
 """What was found in a text, marked in it.
 
 PostgreSQL marks words in the text as it is searched (`search_text` in the database): with «е» for «ё», and spaces for
-what separates words. That text has a character for each of the original's, so whatever it shows is found there again
-by its place, and shown as its author wrote it.
+what separates words. That text has a character for each of the original's composed form (NFC), so whatever it shows is
+found there again by its place, and shown as its author wrote it.
 """
 
 from __future__ import annotations

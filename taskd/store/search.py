@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
+
+import asyncpg
 
 from taskd.domain.highlight import marked
 from taskd.domain.search import (
@@ -21,7 +23,7 @@ from taskd.domain.search import (
     last_word,
     with_plain_quotes,
 )
-from taskd.errors import ConfigError
+from taskd.errors import ConfigError, Unavailable
 from taskd.store.pool import Database, Row, Runner, Session
 from taskd.store.rows import task_of
 from taskd.store.statements import Statement, compose, load
@@ -34,28 +36,43 @@ MOST = 1000
 PATIENCE = 5.0
 """Seconds that a statement may take; afterwards `Unavailable`."""
 
-DEFAULT_CONFIG = "pg_catalog.russian"
-
+FIRST_PATIENCE = 1.0
+"""Seconds that a statement may take in the way that the planner chose; afterwards it goes by the index of words."""
 
 START = SearchPlace(0, False, None, None)
 """Before everything."""
+
+
+class Words(NamedTuple):
+    """A query in the words of the documents, and the text search configuration that both are made with.
+
+    `indexable` False: it only says which words are not to be there, and the index knows only which are.
+    """
+
+    query: str
+    config: str
+    indexable: bool
 
 
 class SearchStore:
     """Finds tasks of one database.
 
     Args:
-        config: see `SearchStore.config`.
         most: see `MOST`.
         patience: see `PATIENCE`.
+        first_patience: see `FIRST_PATIENCE`.
     """
 
     def __init__(
-        self, database: Database, config: str = DEFAULT_CONFIG, *, most: int = MOST, patience: float = PATIENCE
+        self,
+        database: Database,
+        *,
+        most: int = MOST,
+        patience: float = PATIENCE,
+        first_patience: float = FIRST_PATIENCE,
     ) -> None:
         self._database = database
-        self.config = config
-        """The text search configuration that the documents are made with."""
+        self._first_patience = min(first_patience, patience)
         self._most = most
         self._patience = patience
 
@@ -69,27 +86,37 @@ class SearchStore:
         place = START
         if query.cursor is not None:
             place = decode_search_cursor(query, query.cursor)
+        try:
+            return await self._search(query, place, self._first_patience, by_words=False)
+        except Unavailable as error:
+            if not isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                raise
+        # The planner knows how many tasks have a word, and not that all of them are old: then it reads from the newest
+        # on, for long. By the words, the time depends on how many have them.
+        return await self._search(query, place, self._patience, by_words=True)
+
+    async def _search(self, query: SearchQuery, place: SearchPlace, patience: float, *, by_words: bool) -> SearchPage:
         async with self._database.transaction() as session:
-            await session.execute(_SQL["limits"], str(round(self._patience * 1000)))
+            await session.execute(_SQL["limits"], str(round(patience * 1000)))
             words = await self._parse(session, query)
             if words is None:
                 return SearchPage((), 0, hint=HINT)
+            if by_words and words.indexable:
+                await session.execute(_SQL["by_words"])
             return await self._page(session, query, words, place)
 
-    async def _parse(self, session: Session, query: SearchQuery) -> str | None:
+    async def _parse(self, session: Session, query: SearchQuery) -> Words | None:
         """Return the query in the database's words; None: it has none."""
         text = with_plain_quotes(query.text)
         last = last_word(text) if query.prefix else None
         if last is None:
-            row = await session.fetchrow(_SQL["parse"], self.config, text)
+            row = await session.fetchrow(_SQL["parse"], text)
         else:
-            args = (self.config, text, last[1], last[0], PLACEHOLDER)
-            row = await session.fetchrow(_SQL["parse_prefix"], *args)
-        assert row is not None, "a statement without FROM has a row"
-        words: str = row["query"]
-        return words if row["nodes"] else None
+            row = await session.fetchrow(_SQL["parse_prefix"], text, last[1], last[0], PLACEHOLDER)
+        assert row is not None, "meta has a row"
+        return Words(row["query"], row["config"], row["indexable"]) if row["nodes"] else None
 
-    async def _page(self, session: Session, query: SearchQuery, words: str, place: SearchPlace) -> SearchPage:
+    async def _page(self, session: Session, query: SearchQuery, words: Words, place: SearchPlace) -> SearchPage:
         """Return a page from a place on, over as many windows as it takes to fill it."""
         results: list[Found] = []
         while True:
@@ -111,19 +138,18 @@ class SearchStore:
                 return SearchPage(tuple(results), total, exact)
             return SearchPage(tuple(results), total, exact, encode_search_cursor(query, behind))
 
-    async def _look(self, session: Session, query: SearchQuery, words: str, place: SearchPlace) -> Sequence[Row]:
-        statement, args = page_statement(query, words, self.config, self._most, place)
+    async def _look(self, session: Session, query: SearchQuery, words: Words, place: SearchPlace) -> Sequence[Row]:
+        statement, args = page_statement(query, words, self._most, place)
         return await session.fetch(statement, *args)
 
 
 def page_statement(
-    query: SearchQuery, words: str, config: str, most: int, place: SearchPlace = START
+    query: SearchQuery, words: Words, most: int, place: SearchPlace = START
 ) -> tuple[Statement, list[Any]]:
     """Return the statement of a page, and its arguments.
 
     Args:
         words: the query as `parse` gives it.
-        config: the text search configuration.
         most: matches of a window.
         place: where the page begins.
     """
@@ -138,8 +164,8 @@ def page_statement(
         "new": window is None,
     }
     values: dict[str, Any] = {
-        "query": words,
-        "config": config,
+        "query": words.query,
+        "config": words.config,
         "statuses": [status.value for status in query.statuses],
         "owner": query.owner,
         "kind": query.kind,
@@ -168,14 +194,32 @@ def _found(row: Row) -> Found:
     return Found(task, row["rank"], marked(task.title, title), marked(task.description, description))
 
 
-async def documents(database: Runner) -> str:
-    """Return the full name of the text search configuration that the documents are made with."""
-    name: str = await database.fetchval(_SQL["documents"])
-    return name
+class Configured(NamedTuple):
+    """Full names of text search configurations: what the documents are made with, and what they are to be made with."""
+
+    present: str
+    wanted: str
+    has_tasks: bool
 
 
-async def configure(database: Runner, name: str, *, rebuild: bool) -> str:
-    """Return the full name of a text search configuration, with which all documents are made from now on.
+async def configured(database: Runner, name: str) -> Configured:
+    """Compare what the documents are made with to a text search configuration.
+
+    Args:
+        name: with or without its schema.
+
+    Raises:
+        ConfigError: the database has none of that name.
+    """
+    row = await database.fetchrow(_SQL["config"], name)
+    assert row is not None, "meta has a row"
+    if row["wanted"] is None:
+        raise ConfigError(f"TASKD_SEARCH_CONFIG: the database has no text search configuration {name}")
+    return Configured(row["present"], row["wanted"], row["has_tasks"])
+
+
+async def configure(database: Database, name: str, *, rebuild: bool) -> Configured:
+    """See to it that all documents are made with a text search configuration; return how it was before.
 
     Args:
         name: with or without its schema.
@@ -184,17 +228,25 @@ async def configure(database: Runner, name: str, *, rebuild: bool) -> str:
     Raises:
         ConfigError: the database has none of that name, or the documents are made with another.
     """
-    row = await database.fetchrow(_SQL["config"], name)
-    assert row is not None, "meta has a row"
-    present: str = row["present"]
-    wanted: str | None = row["wanted"]
-    if wanted is None:
-        raise ConfigError(f"TASKD_SEARCH_CONFIG: the database has no text search configuration {name}")
-    if wanted != present:
-        if row["has_tasks"] and not rebuild:
-            raise ConfigError(
-                f"TASKD_SEARCH_CONFIG is {wanted}, but the documents are made with {present}: `taskd migrate` with the"
-                " same setting makes them anew, which takes a while"
-            )
-        await database.execute(_SQL["set_config"], wanted)
-    return wanted
+    before = await configured(database, name)
+    if not _must_rebuild(before, rebuild):
+        return before
+    async with database.transaction() as session:
+        await session.execute(load("schema")["lock"])
+        # Looked at again: who had the lock may have done it, and who was storing a task is waited for.
+        await session.execute(_SQL["lock_tasks"])
+        before = await configured(session, name)
+        if _must_rebuild(before, rebuild):
+            await session.execute(_SQL["set_config"], before.wanted)
+    return before
+
+
+def _must_rebuild(found: Configured, may: bool) -> bool:
+    if found.wanted == found.present:
+        return False
+    if found.has_tasks and not may:
+        raise ConfigError(
+            f"TASKD_SEARCH_CONFIG is {found.wanted}, but the documents are made with {found.present}: `taskd migrate`"
+            " with the same setting makes them anew, which takes a while"
+        )
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from heapq import heapify, heappop, heappush
 from uuid import UUID
 
 from taskd.clock import Clock, monotonic
@@ -22,6 +23,7 @@ from taskd.worker.dispatcher import Dispatcher
 from taskd.worker.execute import Executor
 from taskd.worker.job import Job
 from taskd.worker.lease import LeaseKeeper
+from taskd.worker.plan import Stop
 from taskd.worker.pool import Early, Key
 from taskd.worker.ports import Queue
 from taskd.worker.reporter import Reporter
@@ -41,6 +43,10 @@ CLAIM_WITHIN = 5.0
 whole process its lease, and what it got the attempts."""
 
 
+UNWANTED_FOR = 1.0
+"""Seconds after which a task that no worker could take is due again."""
+
+
 class Crew:
     """The sessions that take the same kinds.
 
@@ -52,18 +58,33 @@ class Crew:
         self.sessions: set[Session] = set()
         self._give_back = give_back
         self.dispatcher: Dispatcher
+        self._room: list[tuple[int, str, Session]] = []
 
     @property
     def free(self) -> int:
         """How many more tasks they take now."""
-        return sum(session.free for session in self.sessions)
+        # A heap, the roomiest first: to look at a thousand sessions for each of hundreds of jobs would take too long.
+        self._room = [(-session.free, session.id, session) for session in self.sessions if session.free]
+        heapify(self._room)
+        return sum(-negative for negative, _, _ in self._room)
 
     def offer(self, job: Job) -> None:
-        """Give a job to the one with the most free slots; back, if they are all gone meanwhile."""
-        best = max(self.sessions, key=lambda session: session.free, default=None)
-        if best is not None and best.free:
-            best.pool.offer(job)
-        else:
+        """Give a job to the one with the most free slots that can take it; back, if there is none any more."""
+        passed = []
+        taken = False
+        while self._room and not taken:
+            entry = heappop(self._room)
+            session = entry[2]
+            if session.knows(job.key):
+                passed.append(entry)
+            elif session.free:
+                session.pool.offer(job)
+                taken = True
+                if session.free:
+                    heappush(self._room, (-session.free, session.id, session))
+        for entry in passed:
+            heappush(self._room, entry)
+        if not taken:
             self._give_back(job)
 
 
@@ -109,7 +130,8 @@ class Crews:
         self._sessions: dict[str, Session] = {}
         self._crews: dict[tuple[str, ...], Crew] = {}
         self._early = early
-        self._returning: set[asyncio.Task[None]] = set()
+        self._returning: dict[asyncio.Task[None], BaseAttempt] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._draining: float | None = None
         self._refused = 0
         self.ended = asyncio.Event()
@@ -210,6 +232,9 @@ class Crews:
         """Stop what runs under a lost lease."""
         for session in self._sessions.values():
             session.pool.lose(lease)
+        for attempt in self._returning.values():
+            if attempt.job.lease == lease:
+                attempt.stop(Stop.LOST)
 
     def cancel(self, task_id: UUID, attempt: int, version: int | None = None) -> bool:
         """Stop an attempt because its user asked; return whether it is at a worker of this process."""
@@ -217,6 +242,8 @@ class Crews:
 
     def holds(self, lease: UUID) -> bool:
         """Return whether an attempt under this lease has no stored outcome yet."""
+        if any(attempt.job.lease == lease for attempt in self._returning.values()):
+            return True
         return any(session.pool.holds(lease) for session in self._sessions.values())
 
     async def run_once(self) -> float:
@@ -245,6 +272,9 @@ class Crews:
             self.announce(seconds)
         within = max(seconds, CLAIM_WITHIN)
         await asyncio.gather(*(crew.dispatcher.drain(within) for crew in tuple(self._crews.values())))
+        # Sessions that are over, and crews that were theirs alone, may have a claim to hand over, too.
+        if self._ending:
+            await asyncio.wait(tuple(self._ending), timeout=CLAIM_WITHIN)
 
     def release(self) -> None:
         """Stop all attempts and give their tasks back, their attempts unspent."""
@@ -277,16 +307,19 @@ class Crews:
 
     def _give_back(self, job: Job) -> None:
         """Give back what was claimed for workers that are gone."""
-        task = self._supervisor.spawn(self._executor.give_back(Unwanted(job, limits_of(job))), "give back")
-        self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
+        attempt = Unwanted(job, limits_of(job))
+        task = self._supervisor.spawn(self._executor.give_back(attempt, UNWANTED_FOR), "give back")
+        self._returning[task] = attempt
+        task.add_done_callback(self._returning.pop)
 
     def _forget(self, session: Session) -> None:
         """Let a session end, once what it has left is stored."""
         if session.over:
             return
         session.over = True
-        self._supervisor.spawn(self._settle(session), "end of a session")
+        task = self._supervisor.spawn(self._settle(session), "end of a session")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def _settle(self, session: Session) -> None:
         # It stays among the sessions until its outcomes are stored: they are still this process's.

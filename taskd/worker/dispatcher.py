@@ -35,7 +35,7 @@ class Takers(Protocol):
 
     @property
     def free(self) -> int:
-        """How many jobs they would take now."""
+        """How many jobs they would take now. Asked for before each claim, whose jobs are offered at once."""
 
     def offer(self, job: Job) -> None:
         """Take a job; never called for more than `free`."""

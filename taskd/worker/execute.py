@@ -75,10 +75,9 @@ class Executor:
                 logger.warning("%s was stopped (%s) and goes on", _name(attempt), _why(attempt))
         await self._settle(attempt)
 
-    async def give_back(self, attempt: BaseAttempt) -> None:
-        """Give back the task of an attempt that nothing ran."""
-        attempt.stop(Stop.RELEASE)
-        await self._settle(attempt)
+    async def give_back(self, attempt: BaseAttempt, delay: float) -> None:
+        """Give back the task of an attempt that nothing ran, to be due in so many seconds."""
+        await self._store(attempt, _outcome(attempt, Verdict(Ending.RELEASED, delay=delay)))
 
     async def hold(self, attempt: BaseAttempt) -> None:
         """Wait until the attempt no longer uses its slot: a thread ends, a coroutine ends or is left behind."""

@@ -123,7 +123,6 @@ class Session:
         self._clock = clock
         self._heard_at = clock()
         self._handed_out: dict[Key, RemoteAttempt] = {}
-        self._later: dict[Key, RemoteAttempt] = {}
         self._outgoing = Outgoing()
         self._drain: float | None = None
         self._room = asyncio.Event()
@@ -138,6 +137,14 @@ class Session:
     def free(self) -> int:
         """How many more tasks it takes now."""
         return max(0, self.pool.free) if self.attached and not self.leaving and self._drain is None else 0
+
+    def knows(self, key: Key) -> bool:
+        """Return whether it has an attempt of this key that it has not spoken of.
+
+        A user may cancel a task and have it retried, and its attempts are counted anew, while the handler here does not
+        end: of two attempts with one key nobody could tell whose a result is.
+        """
+        return key in self._handed_out
 
     @property
     def silent_in(self) -> float:
@@ -166,16 +173,9 @@ class Session:
     # For its attempts.
 
     def hand_out(self, attempt: RemoteAttempt) -> None:
-        """Say that there is a task for it; if nobody is there to be told, it is given back.
-
-        A user may cancel a task and have it retried, and its attempts are counted anew, while a handler here still does
-        not end: then the new attempt has the old one's key, and waits for the worker's word on that.
-        """
+        """Say that there is a task for it; if nobody is there to be told, it is given back."""
         if self.over or not self.attached:
             attempt.end(GivenBack())
-            return
-        if attempt.job.key in self._handed_out:
-            self._later[attempt.job.key] = attempt
             return
         self._handed_out[attempt.job.key] = attempt
         self._outgoing.tasks.append(attempt.job.task)
@@ -184,10 +184,7 @@ class Session:
     def ask_to_stop(self, attempt: RemoteAttempt) -> None:
         """Say that an attempt is to stop, and why."""
         key = attempt.job.key
-        if self._later.get(key) is attempt:
-            del self._later[key]
-            attempt.end(GivenBack())
-        elif self._handed_out.get(key) is attempt and attempt.ended is None and attempt.stopped is not None:
+        if self._handed_out.get(key) is attempt and attempt.ended is None and attempt.stopped is not None:
             self._outgoing.cancels[key] = attempt.stopped
             self.woken.set()
 
@@ -199,16 +196,10 @@ class Session:
 
     def _acknowledge(self, key: Key, accepted: bool) -> None:
         self._outgoing.acks.append((key, accepted))
-        self._drop(key)
+        self._handed_out.pop(key, None)
         if len(self._outgoing.acks) >= MOST_ACKS:
             self._room.clear()
         self.woken.set()
-
-    def _drop(self, key: Key) -> None:
-        """Know no more of an attempt; another one of the same key may have its turn."""
-        self._handed_out.pop(key, None)
-        if (next_one := self._later.pop(key, None)) is not None:
-            self.hand_out(next_one)
 
     # For its stream.
 
@@ -230,7 +221,7 @@ class Session:
         for key, attempt in tuple(self._handed_out.items()):
             if key not in known:
                 attempt.end(GivenBack())
-                self._drop(key)
+                del self._handed_out[key]
             elif attempt.stopped is not None:
                 self._outgoing.cancels[key] = attempt.stopped
         for key in known - self._handed_out.keys():
@@ -294,7 +285,6 @@ class Session:
         return outgoing
 
     def _end_all(self, ended: Ended) -> None:
-        for attempt in (*self._handed_out.values(), *self._later.values()):
+        for attempt in tuple(self._handed_out.values()):
             attempt.end(ended)
         self._handed_out.clear()
-        self._later.clear()

@@ -108,6 +108,8 @@ class Worker:
         return Attempt(job, handler, limits_of(job.task, handler), Context(job, self.reporter))
 
     def _handles(self, kind: str) -> bool:
+        if not self.pool.slots and not self.crews.sessions:
+            return True  # nothing runs here, so it is for others to say
         here = self.pool.slots > 0 and self.registry.get(kind) is not None
         return here or self.crews.handles(kind)
 

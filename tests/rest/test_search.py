@@ -10,12 +10,13 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.running import Server, embedded
+from tests.fronts import FRONTS, served_by
+from tests.running import Server
 
 
-@pytest.fixture
-async def server(database_url: str) -> AsyncIterator[Server]:
-    async with embedded(database_url, role="api") as found:
+@pytest.fixture(params=FRONTS)
+async def server(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Server]:
+    async with served_by(request.param, database_url, role="api") as found:
         yield found
 
 

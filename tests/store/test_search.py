@@ -16,10 +16,13 @@ from taskd.domain.highlight import search_text
 from taskd.domain.model import NewTask, Status, Task
 from taskd.domain.search import HINT, SearchPage, SearchQuery
 from taskd.errors import ConfigError, Invalid, Unavailable
+from taskd.metrics.catalog import Catalog
 from taskd.store.pool import Database
-from taskd.store.search import SearchStore, configure, documents
+from taskd.store.search import SearchStore, configure, configured
+from taskd.store.statements import load
 from taskd.store.tasks import TaskStore
 from tests.store.conftest import Maker
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -44,6 +47,9 @@ async def pages(store: SearchStore, query: SearchQuery) -> AsyncIterator[SearchP
 MORPHOLOGY = [
     ("Отчёт за ноябрь", "отчёт"),
     ("Отчёт за ноябрь", "отчёты"),
+    ("Отче\u0308т за ноябрь", "отчёты"),
+    ("Отчёт за ноябрь", "отче\u0308ты"),
+    ("Настрои\u0306ка", "настройки"),
     ("Отчёт за ноябрь", "отчета"),
     ("Отчеты за ноябрь", "отчётами"),
     ("ОТЧЁТ ЗА НОЯБРЬ", "отчёт"),
@@ -97,7 +103,8 @@ async def test_what_does_not_match_is_not_found(make: Maker, store: SearchStore,
 
 async def test_a_text_is_searched_as_it_is_marked(database: Database) -> None:
     characters = [chr(n) for n in (*range(1, 0xD800), *range(0xE000, 0x11000), *range(0x1EFF0, 0x1FB10))]
-    text = "".join(characters)
+    # A letter between them: in a row of marks, those that one side's Unicode does not know yet have no order.
+    text = "a".join(characters)
     assert await database.fetchval("SELECT search_text($1)", text) == search_text(text)
 
 
@@ -218,6 +225,34 @@ async def test_a_search_that_takes_too_long_is_broken_off(
     await alone.close()
 
 
+ATTEMPT = """
+    SELECT a.xact_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE NOT l.granted AND l.relation = 'tasks'::regclass
+"""
+
+
+@pytest.mark.parametrize(("text", "by_words"), [("отчёт", 1), ("-другое", 0)])
+async def test_a_search_that_is_broken_off_goes_by_its_words(
+    make: Maker, database: Database, database_url: str, text: str, by_words: int
+) -> None:
+    await make.one("отчёт")
+    catalog = Catalog()
+    alone = Database(database_url, max_size=1, catalog=catalog)
+    await alone.open()
+    store = SearchStore(alone, first_patience=0.05, patience=60)
+    async with database.transaction() as session:
+        await session.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+        searching = asyncio.ensure_future(titles(store, text))
+        first = await eventually(lambda: database.fetchval(ATTEMPT))
+        # The second attempt has more patience than the first.
+        second = f"{ATTEMPT} AND a.xact_start > $1 AND clock_timestamp() > a.xact_start + interval '0.2 s'"
+        await eventually(lambda: database.fetchval(second, first))
+    assert await searching == ["отчёт"]
+    assert catalog.query_seconds.labels("search.by_words").count == by_words
+    assert await alone.fetchval("SHOW enable_indexscan") == "on"
+    await alone.close()
+
+
 async def all_of(store: SearchStore, query: SearchQuery) -> list[UUID]:
     return [found.task.id async for page in pages(store, query) for found in page.results]
 
@@ -291,24 +326,70 @@ async def test_long_descriptions_are_shown_around_what_was_found(make: Maker, st
     assert len(found.description) < 1000
 
 
-async def test_documents_can_be_made_with_another_configuration(make: Maker, database: Database) -> None:
-    assert await configure(database, "russian", rebuild=False) == "pg_catalog.russian"
+async def test_documents_can_be_made_with_another_configuration(
+    make: Maker, database: Database, store: SearchStore
+) -> None:
+    assert await configure(database, "russian", rebuild=False) == ("pg_catalog.russian", "pg_catalog.russian", False)
     # There are no tasks: nothing to wait for.
-    assert await configure(database, "english", rebuild=False) == "pg_catalog.english" == await documents(database)
+    assert await configure(database, "english", rebuild=False) == ("pg_catalog.russian", "pg_catalog.english", False)
+    assert (await configured(database, "english")).present == "pg_catalog.english"
     await make.one("Отчёты resizing")
+    # A search that runs on follows.
+    assert (len(await titles(store, "отчёт")), len(await titles(store, "resized"))) == (0, 1)
     with pytest.raises(ConfigError, match=r"TASKD_SEARCH_CONFIG is pg_catalog\.simple, .* `taskd migrate`"):
         await configure(database, "simple", rebuild=False)
-    assert await configure(database, "pg_catalog.simple", rebuild=True) == "pg_catalog.simple"
-    store = SearchStore(database, "pg_catalog.simple")
+    before = await configure(database, "pg_catalog.simple", rebuild=True)
+    assert before == ("pg_catalog.english", "pg_catalog.simple", True)
     assert (len(await titles(store, "отчёты")), len(await titles(store, "отчёт"))) == (1, 0)
     with pytest.raises(ConfigError, match="no text search configuration klingon"):
         await configure(database, "klingon", rebuild=True)
 
 
+COLUMNS = "SELECT max(attnum) FROM pg_attribute WHERE attrelid = 'tasks'::regclass"
+STORE = """
+    INSERT INTO tasks (id, owner, kind, title, description, payload, created_at)
+    VALUES (new_task_id(now(), 0), 'ann', 'kind', 'отчёт', '', '{}', now())
+"""
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'tasks'::regclass"
+
+
+LOCKED_OUT = """
+    SELECT count(*) FROM pg_locks
+    WHERE NOT granted AND locktype = 'advisory'
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
 async def test_two_processes_may_configure_at_once(database: Database) -> None:
+    before = await database.fetchval(COLUMNS)
     found = await asyncio.gather(*(configure(database, "english", rebuild=False) for _ in range(4)))
-    assert set(found) == {"pg_catalog.english"}
-    assert await documents(database) == "pg_catalog.english"
+    assert {one.wanted for one in found} == {"pg_catalog.english"} == {(await configured(database, "english")).present}
+    # One of them has done it.
+    assert await database.fetchval(COLUMNS) == before + 1
+
+
+async def test_a_migration_that_runs_is_waited_for(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(load("schema")["lock"])
+        configuring = asyncio.ensure_future(configure(database, "english", rebuild=False))
+        await eventually(lambda: database.fetchval(LOCKED_OUT))
+        assert await database.fetchval(WAITING) == 0
+    assert (await configuring).wanted == "pg_catalog.english"
+
+
+async def test_who_is_storing_a_task_is_waited_for(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(STORE)
+        configuring = asyncio.ensure_future(configure(database, "english", rebuild=False))
+        await eventually(lambda: database.fetchval(WAITING))
+    with pytest.raises(ConfigError, match=r"documents are made with pg_catalog\.russian"):
+        await configuring
+
+
+async def test_documents_that_are_made_anew_have_statistics(make: Maker, database: Database) -> None:
+    await make.many(50, description="отчёт")
+    await configure(database, "english", rebuild=True)
+    assert await database.fetchval("SELECT count(*) FROM pg_stats WHERE attname = 'document'") == 1
 
 
 async def test_created_tasks_stay_whole_in_any_configuration(make: Maker, database: Database) -> None:

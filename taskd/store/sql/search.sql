@@ -3,23 +3,29 @@
 -- asked for, since a plan that suits a rare word is bad for a frequent one.
 SELECT set_config('statement_timeout', $1, true), set_config('plan_cache_mode', 'force_custom_plan', true)
 
+-- name: by_words
+-- For the transaction, after the way by age took too long: leaves the planner the index of words, whose scans are bitmaps.
+SELECT set_config('enable_indexscan', 'off', true)
+
 -- name: parse
--- What a text asks for, in the words of the documents; `nodes` 0: nothing, it has no word to search for.
-SELECT q::text AS query, numnode(q) AS nodes
-FROM websearch_to_tsquery($1::text::regconfig, search_text($2)) AS q
+-- What a text asks for, in the words of the documents; `nodes` 0: nothing, it has no word to search for. `config` is what
+-- the documents are made with, read each time: `taskd migrate` may change it while others run.
+SELECT q::text AS query, numnode(q) AS nodes, querytree(q) NOT IN ('', 'T') AS indexable, m.search_config AS config
+FROM meta m, websearch_to_tsquery(m.search_config::regconfig, search_text($1)) AS q
 
 -- name: parse_prefix
--- The same, with the last word $4 also as the beginning of one. In $3 a word that no configuration changes stands in its
+-- The same, with the last word $3 also as the beginning of one. In $2 a word that no configuration changes stands in its
 -- place; in the query that this gives, it gives way to the word's forms or its beginning. So whatever stands before it
 -- keeps its meaning. If the last word is none for the parser, it is as if no prefix had been asked for.
-SELECT q::text AS query, numnode(q) AS nodes
+SELECT q::text AS query, numnode(q) AS nodes, querytree(q) NOT IN ('', 'T') AS indexable, w.search_config AS config
 FROM (
-    SELECT plainto_tsquery($1::text::regconfig, search_text($4))
-        || to_tsquery('pg_catalog.simple', quote_literal(search_text($4)) || ':*') AS last
+    SELECT plainto_tsquery(search_config::regconfig, search_text($3))
+        || to_tsquery('pg_catalog.simple', quote_literal(search_text($3)) || ':*') AS last, search_config
+    FROM meta
 ) w, LATERAL (
-    SELECT CASE WHEN numnode(w.last) = 0 THEN websearch_to_tsquery($1::text::regconfig, search_text($2))
-                ELSE replace(websearch_to_tsquery($1::text::regconfig, search_text($3))::text,
-                             quote_literal($5), '( ' || w.last::text || ' )')::tsquery
+    SELECT CASE WHEN numnode(w.last) = 0 THEN websearch_to_tsquery(w.search_config::regconfig, search_text($1))
+                ELSE replace(websearch_to_tsquery(w.search_config::regconfig, search_text($2))::text,
+                             quote_literal($4), '( ' || w.last::text || ' )')::tsquery
            END AS q
 ) p
 
@@ -86,9 +92,9 @@ SELECT m.search_config AS present,
     EXISTS (SELECT FROM tasks) AS has_tasks
 FROM meta m
 
--- name: documents
--- What the documents are made with.
-SELECT search_config FROM meta
+-- name: lock_tasks
+-- Before it is asked whether there are tasks.
+LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE
 
 -- name: set_config
 -- Under the lock of migrations.
