@@ -144,9 +144,11 @@ class Catalog:
             "taskd_queue_oldest_ready_seconds",
             "How long the oldest ready task has waited; 0 when none waits. The same in every process.",
         )
-        self.workers_busy = add.gauge("taskd_workers_busy", "Tasks that run in this process.")
+        self.workers_busy = add.gauge(
+            "taskd_workers_busy", "Tasks that run in this process, or at workers elsewhere that are connected to it."
+        )
         self.workers_slots = add.gauge(
-            "taskd_workers_slots", "Tasks that may run at once in this process; 0 while it can't take any."
+            "taskd_workers_slots", "Tasks that may run there at once; 0 while none can be taken."
         )
         # Where nothing works, 0 is right for good.
         self.workers_busy.expect()
