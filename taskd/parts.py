@@ -63,7 +63,9 @@ class Parts:
         self.listener = Listener(listen_url, self._lock_key, self._woken, self._reconnected, self.supervisor)
         self.notifier = Notifier(self.database, self.supervisor)
         self.claims = ClaimStore(self.database, self.committed, self.catalog)
-        self.leases = LeaseStore(self.database, self.committed, catalog=self.catalog)
+        # Its own: a renewal that waits behind ten slow statements comes too late, and costs what runs.
+        self.renewals = Database(url, max_size=2, catalog=self.catalog)
+        self.leases = LeaseStore(self.renewals, self.committed, catalog=self.catalog)
         self.sweep = SweepStore(
             self.database,
             self.committed,
@@ -198,6 +200,7 @@ class Parts:
         """
         settings = self.settings
         await self.database.open()
+        await self.renewals.open()
         if await pending(self.database):
             await migrate(settings.database_listen_url or self.database.url)
         await configure(self.database, settings.search_config, rebuild=False)
@@ -259,6 +262,7 @@ class Parts:
         await self.feed.stop()
         await self.listener.stop()
         await self.supervisor.stop()
+        await self.renewals.close()
         await self.database.close()
 
 

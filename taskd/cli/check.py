@@ -17,8 +17,8 @@ from taskd.store.migrate import OLDEST_SERVER, pending
 from taskd.store.pool import Database
 from taskd.store.search import configured
 
-POOL = 10
-"""Connections that one process may open, and one more to listen."""
+POOL = 12
+"""Connections that one process may open: ten for all, two for its lease; and one more to listen."""
 
 
 class Finding(NamedTuple):

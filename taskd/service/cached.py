@@ -146,7 +146,7 @@ class CachedReads:
 
         try:
             # Each user's load is his own: what one may not see is no answer to another.
-            flight = Key(key.cache, key.scope, f"{key.name}\0{user.role}\0{user.name}")
+            flight = Key(key.cache, key.scope, f"{key.name}\0{user.role}\0{user.name}\0{user.authorization}")
             view, _ = await self._flights.run(flight, fill)
         finally:
             self._count[key.cache, result].inc()
