@@ -15,10 +15,12 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from taskd.domain.codec import MAX_DEPTH, format_time, read_json
+from taskd.domain.codec import MAX_DEPTH, dump_json, format_time, read_json
 from taskd.domain.cursor import decode_log_cursor
 from taskd.domain.event import Event, EventType
-from taskd.domain.model import Failure, NewTask, Status, Task
+from taskd.domain.forms import TaskPatch
+from taskd.domain.model import Failure, ListQuery, NewTask, Status, Task
+from taskd.domain.search import SearchQuery
 from taskd.errors import Invalid, Malformed
 from taskd.v1 import taskd_pb2 as pb
 
@@ -219,3 +221,39 @@ def status_texts(numbers: Iterable[int]) -> Iterator[str]:
     for number in numbers:
         found = STATUS_OF.get(number)
         yield _NOTHING if found is None else found.value
+
+
+def patch_message(patch: TaskPatch) -> pb.TaskPatch:
+    """Return the values of a patch that are set; the update mask names those that are not."""
+    fields = dict(patch.fields)
+    if fields.get("payload") is not None:
+        fields["payload"] = dump_json(fields["payload"])
+    if fields.get("run_at") is not None:
+        fields["run_at"] = timestamp(fields["run_at"])
+    return pb.TaskPatch(**{name: value for name, value in fields.items() if value is not None})
+
+
+def list_request(query: ListQuery) -> pb.ListTasksRequest:
+    """Return the request for a page of a list."""
+    return pb.ListTasksRequest(
+        statuses=[STATUS[status] for status in query.statuses],
+        kind=query.kind or "",
+        owner=query.owner or "",
+        created_after=None if query.created_after is None else timestamp(query.created_after),
+        created_before=None if query.created_before is None else timestamp(query.created_before),
+        limit=query.limit,
+        cursor=query.cursor or "",
+        order=pb.LIST_ORDER_NEWEST_FIRST if query.newest_first else pb.LIST_ORDER_OLDEST_FIRST,
+    )
+
+
+def search_request(query: SearchQuery) -> pb.SearchTasksRequest:
+    """Return the request for a page of a search."""
+    return pb.SearchTasksRequest(
+        query=query.text,
+        prefix=query.prefix,
+        statuses=[STATUS[status] for status in query.statuses],
+        kind=query.kind or "",
+        limit=query.limit,
+        cursor=query.cursor or "",
+    )

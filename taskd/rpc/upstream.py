@@ -15,7 +15,6 @@ import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from taskd import log
-from taskd.domain.codec import dump_json
 from taskd.domain.cursor import LogCursor, encode_log_cursor
 from taskd.domain.event import Event, EventKey
 from taskd.domain.forms import TaskPatch
@@ -23,7 +22,7 @@ from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import Found, SearchPage, SearchQuery
 from taskd.errors import Fault, Invalid, TaskdError, TooLarge
 from taskd.rpc.identity import USER, USER_BYTES
-from taskd.rpc.messages import STATUS, event_of, new_task_message, task_of, timestamp
+from taskd.rpc.messages import event_of, list_request, new_task_message, patch_message, search_request, task_of
 from taskd.rpc.status import AWAY, TRAILER, error_of
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
@@ -136,15 +135,7 @@ class RemoteTasks:
 
     async def search(self, user: User, query: SearchQuery) -> SearchPage:
         """Return one page of what was found; see `ports.Tasks`."""
-        request = pb.SearchTasksRequest(
-            query=query.text,
-            prefix=query.prefix,
-            statuses=[STATUS[status] for status in query.statuses],
-            kind=query.kind or "",
-            limit=query.limit,
-            cursor=query.cursor or "",
-        )
-        answer = await self._ask(self._stub.SearchTasks, user, request)
+        answer = await self._ask(self._stub.SearchTasks, user, search_request(query))
         return SearchPage(
             results=tuple(_found(result) for result in answer.results),
             total=answer.total,
@@ -186,27 +177,9 @@ def _versions(if_match: Collection[int] | None) -> Collection[int]:
 
 def list_message(user: User, query: ListQuery) -> pb.ListTasksRequest:
     """Return a user's query as a request. Whose tasks he sees is known there, so only who sees all names an owner."""
-    return pb.ListTasksRequest(
-        statuses=[STATUS[status] for status in query.statuses],
-        kind=query.kind or "",
-        owner=query.owner or "" if user.sees_all else "",
-        created_after=None if query.created_after is None else timestamp(query.created_after),
-        created_before=None if query.created_before is None else timestamp(query.created_before),
-        limit=query.limit,
-        cursor=query.cursor or "",
-        order=pb.LIST_ORDER_NEWEST_FIRST if query.newest_first else pb.LIST_ORDER_OLDEST_FIRST,
-        not_before=FRESH,
-    )
-
-
-def patch_message(patch: TaskPatch) -> pb.TaskPatch:
-    """Return the values of a patch that are set; the update mask names those that are not."""
-    fields = dict(patch.fields)
-    if fields.get("payload") is not None:
-        fields["payload"] = dump_json(fields["payload"])
-    if fields.get("run_at") is not None:
-        fields["run_at"] = timestamp(fields["run_at"])
-    return pb.TaskPatch(**{name: value for name, value in fields.items() if value is not None})
+    request = list_request(query if user.sees_all else replace(query, owner=None))
+    request.not_before = FRESH
+    return request
 
 
 def _found(result: pb.SearchResult) -> Found:

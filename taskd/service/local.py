@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from taskd.domain.codec import dump_json, format_time, read_json
+from taskd.domain.arguments import pairs, plain
 from taskd.domain.event import Event
 from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, parse_patch
 from taskd.domain.model import NewTask, Page, Role, Task, User
 from taskd.domain.search import SearchPage, parse_search_query
-from taskd.errors import Fault, Invalid
 from taskd.service.ports import Tasks
-
-
-def _plain(fields: Mapping[str, Any]) -> Any:
-    """Return the fields as a client's JSON would have them, so that one set of checks does for all."""
-    dated = {name: format_time(value) if isinstance(value, datetime) else value for name, value in fields.items()}
-    try:
-        return read_json(dump_json(dated).encode("utf-8", "surrogatepass"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Invalid([Fault("payload", f"has no form in JSON: {error}")]) from None
 
 
 class LocalTasks:
@@ -44,12 +33,12 @@ class LocalTasks:
     ) -> Task:
         """Create a task from `title`, `kind`, `description`, `payload`, `priority`, `run_at` (aware datetime or
         RFC 3339 text), `max_attempts`, `timeout_seconds` (seconds)."""
-        draft = parse_new_task(_plain({"title": title, **fields}))
+        draft = parse_new_task(plain({"title": title, **fields}))
         return await self._tasks.create(self._user(owner), draft, idempotency_key)
 
     async def create_many(self, tasks: Iterable[Mapping[str, Any]], *, owner: str | None = None) -> list[Task]:
         """Create 1 to 1000 tasks, all or none, each a mapping of the fields that `create` takes."""
-        drafts: list[NewTask] = parse_batch(_plain({"tasks": [dict(fields) for fields in tasks]}))
+        drafts: list[NewTask] = parse_batch(plain({"tasks": [dict(fields) for fields in tasks]}))
         return await self._tasks.create_many(self._user(owner), drafts)
 
     async def get(self, task_id: UUID) -> Task:
@@ -58,16 +47,16 @@ class LocalTasks:
 
     async def list(self, **query: str | int) -> Page:
         """Return one page; `query` is that of `GET /tasks`: `status`, `kind`, `owner`, `limit`, `order`, …"""
-        return await self._tasks.list(self._user(), parse_list_query(self._user(), _pairs(query)))
+        return await self._tasks.list(self._user(), parse_list_query(self._user(), pairs(query)))
 
     async def search(self, query: str, **filters: str | int | bool) -> SearchPage:
         """Return one page of what was found; `filters` are those of `GET /search`: `prefix`, `status`, `kind`, …"""
-        pairs = _pairs({"query": query, **filters})
-        return await self._tasks.search(self._user(), parse_search_query(self._user(), pairs))
+        asked = parse_search_query(self._user(), pairs({"query": query, **filters}))
+        return await self._tasks.search(self._user(), asked)
 
     async def update(self, task_id: UUID, **fields: Any) -> Task:
         """Change fields of a task; the last five of `create`'s only while it waits."""
-        return await self._tasks.update(self._user(), task_id, parse_patch(_plain(fields)))
+        return await self._tasks.update(self._user(), task_id, parse_patch(plain(fields)))
 
     async def delete(self, task_id: UUID) -> None:
         """Remove a task that does not run."""
@@ -84,12 +73,3 @@ class LocalTasks:
     async def history(self, task_id: UUID) -> Sequence[Event]:
         """Return a task's events that are still kept, oldest first."""
         return await self._tasks.history(self._user(), task_id)
-
-
-def _pairs(query: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    for name, value in query.items():
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(one, bool):
-                yield name, "true" if one else "false"
-            else:
-                yield name, format_time(one) if isinstance(one, datetime) else str(one)

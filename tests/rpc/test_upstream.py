@@ -21,9 +21,9 @@ from taskd.domain.model import ListQuery, NewTask, Role, Status, User
 from taskd.errors import Fault, Invalid, NotFound, Unavailable
 from taskd.rpc.channel import _OPTIONS, open_channel
 from taskd.rpc.identity import USER, USER_BYTES, by_word
-from taskd.rpc.messages import new_task_body, new_task_message, patch_body, task_message
+from taskd.rpc.messages import new_task_body, new_task_message, patch_body, patch_message, task_message
 from taskd.rpc.tasks import _list_pairs
-from taskd.rpc.upstream import RemoteTasks, in_words_of_rest, list_message, metadata_of, patch_message
+from taskd.rpc.upstream import RemoteTasks, in_words_of_rest, list_message, metadata_of
 from taskd.v1 import taskd_pb2 as pb
 from tests.client.proxy import proxied
 from tests.rpc.peer import Peer, serving
