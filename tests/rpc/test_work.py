@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -12,31 +11,9 @@ import pytest
 from taskd import Taskd
 from taskd.domain.model import Status, Task
 from taskd.v1 import taskd_pb2 as pb
-from tests.rpc.working import Stream, attempt_of, done, failed, id_of, released, working
+from tests.rpc.working import Stream, attempt_of, done, failed, id_of, reaches, released, working
 from tests.running import embedded
 from tests.waiting import eventually
-
-
-@pytest.fixture
-async def app(database_url: str) -> AsyncIterator[Taskd]:
-    """A server without handlers: all work is done elsewhere."""
-    async with embedded(database_url, role="api", grpc="127.0.0.1:0", shutdown_seconds=30) as server:
-        assert server.app is not None
-        yield server.app
-
-
-@pytest.fixture
-async def stream(app: Taskd) -> AsyncIterator[Stream]:
-    async with working(app) as found:
-        yield found
-
-
-async def reaches(app: Taskd, task: Task, status: Status) -> Task:
-    async def reached() -> Task | None:
-        found = await app.tasks.get(task.id)
-        return found if found.status is status else None
-
-    return await eventually(reached)  # type: ignore[return-value]
 
 
 async def test_a_task_is_worked_on_elsewhere(app: Taskd, stream: Stream) -> None:

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import grpc
-import pytest
 
 from taskd import Taskd
-from taskd.domain.model import Status, Task
+from taskd.domain.model import Status
 from taskd.v1 import taskd_pb2 as pb
 from tests.client.proxy import proxied
-from tests.rpc.working import Stream, attempt_of, done, id_of, working
-from tests.running import embedded
+from tests.rpc.working import Stream, attempt_of, done, id_of, reaches, working
 from tests.waiting import eventually
-
-
-@pytest.fixture
-async def app(database_url: str) -> AsyncIterator[Taskd]:
-    """A server without handlers: all work is done elsewhere."""
-    async with embedded(database_url, role="api", grpc="127.0.0.1:0", shutdown_seconds=30) as server:
-        assert server.app is not None
-        yield server.app
-
-
-@pytest.fixture
-async def stream(app: Taskd) -> AsyncIterator[Stream]:
-    async with working(app) as found:
-        yield found
-
-
-async def reaches(app: Taskd, task: Task, status: Status) -> Task:
-    async def reached() -> Task | None:
-        found = await app.tasks.get(task.id)
-        return found if found.status is status else None
-
-    return await eventually(reached)  # type: ignore[return-value]
 
 
 async def test_a_broken_stream_is_taken_up_again(app: Taskd) -> None:

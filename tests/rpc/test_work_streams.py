@@ -17,19 +17,10 @@ from taskd.v1 import taskd_pb2 as pb
 from taskd.worker.crews import Crews
 from tests.client.proxy import proxied
 from tests.rpc.working import attempt_of, done, id_of, working
-from tests.running import embedded
 from tests.waiting import eventually
 from tests.worker.model import Rig, running
 
 STRANGER = pb.Attempt(task_id="01a211b9-be6a-7676-8001-e2f5dfabcaed", attempt=1)
-
-
-@pytest.fixture
-async def app(database_url: str) -> AsyncIterator[Taskd]:
-    """A server without handlers: all work is done elsewhere."""
-    async with embedded(database_url, role="api", grpc="127.0.0.1:0", shutdown_seconds=30) as server:
-        assert server.app is not None
-        yield server.app
 
 
 def crews_of(app: Taskd) -> Crews:

@@ -11,10 +11,12 @@ from uuid import UUID
 import grpc
 
 from taskd import Taskd
+from taskd.domain.model import Status, Task
 from taskd.rpc.channel import open_channel
 from taskd.rpc.messages import duration
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import WorkerServiceStub
+from tests.waiting import eventually
 
 
 class Stream:
@@ -107,3 +109,11 @@ async def working(app: Taskd | None, target: str | None = None) -> AsyncIterator
         yield Stream(channel)
     finally:
         await channel.close()
+
+
+async def reaches(app: Taskd, task: Task, status: Status) -> Task:
+    async def reached() -> Task | None:
+        found = await app.tasks.get(task.id)
+        return found if found.status is status else None
+
+    return await eventually(reached)  # type: ignore[return-value]
