@@ -111,7 +111,7 @@ class Calls:
         read = _reader(method)
         # A single request is read in the call: gRPC takes an error of its reader for a bug.
         if not method.server_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(name, read, call), None, _encoded)
+            return grpc.unary_unary_rpc_method_handler(self._unary(name, read, call))
         if not method.client_streaming:
             return grpc.unary_stream_rpc_method_handler(self._answers(name, read, call), None, _encoded)
         return grpc.stream_stream_rpc_method_handler(self._both(name, call), read, _encoded)
@@ -229,9 +229,7 @@ def _why_cancelled(context: Context) -> Code:
     return Code.DEADLINE_EXCEEDED if left is not None and left <= 0 else Code.CANCELLED
 
 
-def _encoded(answer: Answer | None) -> bytes:
-    if answer is None:
-        return b""  # the call was refused: its status is all that counts
+def _encoded(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
