@@ -6,10 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskd import __version__
+from taskd.domain.access import Access
 from taskd.domain.event import EventType
 from taskd.domain.forms import NEW_TASK, PATCH, Entry, batch_schema
 from taskd.domain.model import Status
-from taskd.errors import Invalid, Malformed, NotAcceptable, TaskdError, TooLarge, Unavailable, UnsupportedMedia
+from taskd.errors import (
+    Forbidden,
+    Invalid,
+    Malformed,
+    NotAcceptable,
+    RateLimited,
+    TaskdError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMedia,
+)
 from taskd.web.message import JSON
 from taskd.web.problem import PROBLEM, STATUS
 from taskd.web.router import Route
@@ -146,23 +158,31 @@ SCHEMAS: Mapping[str, Schema] = {
 }
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Return the OpenAPI document of these routes."""
+_WORD: Schema = {"type": "apiKey", "in": "header", "name": "X-Taskd-User"}
+_TOKEN: Schema = {"type": "http", "scheme": "bearer", "description": "made by `taskd token create`"}
+
+
+def document(routes: Sequence[Route], *, by_word: bool = False) -> dict[str, Any]:
+    """Return the OpenAPI document of these routes.
+
+    Args:
+        by_word: callers say who they are; otherwise they show a token.
+    """
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_word)
     return {
         "openapi": "3.1.0",
         "info": {"title": "taskd", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
         "paths": paths,
         "components": {
             "schemas": dict(SCHEMAS),
-            "securitySchemes": {"user": {"type": "apiKey", "in": "header", "name": "X-Taskd-User"}},
+            "securitySchemes": {"user": _WORD} if by_word else {"token": _TOKEN},
         },
     }
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, by_word: bool) -> dict[str, Any]:
     words = [word for word in route.path.split("/") if word]
     operation: dict[str, Any] = {
         "operationId": "_".join([route.method.lower(), *words]).replace("{id}", "one").replace(".", "_"),
@@ -170,8 +190,8 @@ def _operation(route: Route) -> dict[str, Any]:
         "parameters": _parameters(route),
         "responses": _responses(route),
     }
-    if not route.open:
-        operation["security"] = [{"user": []}, {}]
+    if route.access is not Access.OPEN:
+        operation["security"] = [{"user": []}, {}] if by_word else [{"token": []}]
     if route.body is not None:
         schema = {"$ref": f"#/components/schemas/{route.body}"}
         content = {media_type: {"schema": schema} for media_type in route.body_types}
@@ -219,8 +239,8 @@ def _content(route: Route, schema: str | Schema) -> dict[str, Any]:
 
 def _errors(route: Route) -> dict[int, list[str]]:
     classes: list[type[TaskdError]] = [Malformed, Invalid, NotAcceptable, *route.errors]
-    if not route.open:
-        classes.append(Unavailable)
+    if route.access is not Access.OPEN:
+        classes += [Unauthenticated, Forbidden, RateLimited, Unavailable]
     if route.body is not None:
         classes += [TooLarge, UnsupportedMedia]
     found: dict[int, list[str]] = {}
