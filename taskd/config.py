@@ -275,11 +275,11 @@ def _check_tls(settings: Settings) -> None:
         raise ConfigError("TASKD_TLS_CLIENT_CA wants TASKD_TLS_CERT and TASKD_TLS_KEY")
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give a command a flag for each setting, and `--config` for the TOML file."""
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
+    """Give a command a flag for each setting, or those of these names, and `--config` for the TOML file."""
     group = parser.add_argument_group("settings", f"Each is also a variable, and a key of the TOML file; {_SOURCES}")
     group.add_argument("--config", metavar="FILE", help=f"The TOML file ({_CONFIG_VARIABLE}).")
-    for setting in SETTINGS.values():
+    for setting in SETTINGS.values() if names is None else [SETTINGS[name] for name in names]:
         group.add_argument(
             setting.flag,
             dest=f"setting_{setting.name}",

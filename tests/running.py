@@ -36,14 +36,17 @@ class Server:
     def url(self) -> str:
         return f"http://{self.address}"
 
-    def client(self, user: str = "ann", **options: Any) -> httpx.AsyncClient:
-        """Return an HTTP client of one user."""
-        return httpx.AsyncClient(base_url=self.url, headers={"X-Taskd-User": user}, timeout=60, **options)
+    def client(self, user: str = "ann", *, token: str | None = None, **options: Any) -> httpx.AsyncClient:
+        """Return an HTTP client of one user, known by a token if one is given."""
+        headers = {"X-Taskd-User": user} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, **options)
 
-    def socket(self, user: str = "ann", **query: str) -> connect:
+    def socket(self, user: str = "ann", *, token: str | None = None, **query: str) -> connect:
         """Return a WebSocket connection to be entered."""
-        text = urllib.parse.urlencode({"user": user, **query})
-        return connect(f"ws://{self.address}/ws?{text}", max_size=None, ping_interval=None)
+        headers = None if token is None else {"Authorization": f"Bearer {token}"}
+        text = urllib.parse.urlencode(query if token else {"user": user, **query})
+        url = f"ws://{self.address}/ws?{text}"
+        return connect(url, max_size=None, ping_interval=None, additional_headers=headers)
 
     async def ready(self) -> bool:
         """Return whether it says that it is ready."""
@@ -77,9 +80,11 @@ async def embedded(database_url: str, app: Taskd | None = None, **settings: Any)
         yield Server(app.http_address, app)
 
 
-async def start(database_url: str, *flags: str, handlers: str = "taskd.worker.samples") -> Server:
+async def start(
+    database_url: str, *flags: str, handlers: str = "taskd.worker.samples", auth: str = "none"
+) -> Server:
     """Start `taskd serve` as a process, and return it once it is ready."""
-    command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", "none"]
+    command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", auth]
     command += ["--http", "127.0.0.1:0", "--grpc", "off", "--log", "json", *flags]
     if handlers:
         command += ["--handlers", handlers]
@@ -90,7 +95,7 @@ async def start(database_url: str, *flags: str, handlers: str = "taskd.worker.sa
         line = (await process.stderr.readline()).decode()
         assert line, f"taskd ended at its start: {''.join(server.output)}"
         server.output.append(line)
-        found = re.search(r"http://(127\.0\.0\.1:\d+)", line)
+        found = re.search(r"https?://(127\.0\.0\.1:\d+)", line)
         server.address = found[1] if found else ""
         found = re.search(r"gRPC on ([\d.:]+)", line)
         server.grpc = found[1] if found else None
@@ -105,9 +110,11 @@ async def _drain(stream: asyncio.StreamReader, output: list[str]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(database_url: str, *flags: str, handlers: str = "taskd.worker.samples") -> AsyncIterator[Server]:
+async def served(
+    database_url: str, *flags: str, handlers: str = "taskd.worker.samples", auth: str = "none"
+) -> AsyncIterator[Server]:
     """Run `taskd serve` as a process, and kill it at the end if it still runs."""
-    server = await start(database_url, *flags, handlers=handlers)
+    server = await start(database_url, *flags, handlers=handlers, auth=auth)
     try:
         yield server
     finally:

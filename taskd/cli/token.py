@@ -22,6 +22,9 @@ from taskd.store.migrate import migrate, pending
 from taskd.store.pool import Database
 from taskd.store.tokens import TokenStore
 
+DATABASE = ("database_url", "database_listen_url", "data_dir", "pg_bin")
+"""Settings that say where it is."""
+
 DAY = 86_400.0
 MOST_DAYS = 36_500.0
 
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the calls, each with the settings, which say where the database is."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON, one token a line")
-    config.add_flags(common)
+    config.add_flags(common, DATABASE)
     calls = parser.add_subparsers(dest="call", metavar="CALL", required=True)
     create = calls.add_parser("create", help="make a token, and show it this once", parents=[common])
     create.add_argument("--user", required=True, help="whose it is: the owner of what is created with it")
