@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import sys
 import urllib.parse
 from collections.abc import AsyncIterator
@@ -29,17 +30,20 @@ class Server:
     app: Taskd | None = None
     process: asyncio.subprocess.Process | None = None
     output: list[str] = field(default_factory=list)
+    verify: ssl.SSLContext | None = None
+    """How it is asked by TLS; None: it is without."""
     grpc: str | None = None
     """Where gRPC is, of a process that was told to serve it; of an app, `app.grpc_address`."""
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        return f"{'http' if self.verify is None else 'https'}://{self.address}"
 
     def client(self, user: str = "ann", *, token: str | None = None, **options: Any) -> httpx.AsyncClient:
         """Return an HTTP client of one user, known by a token if one is given."""
         headers = {"X-Taskd-User": user} if token is None else {"Authorization": f"Bearer {token}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, **options)
+        verify = True if self.verify is None else self.verify
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, verify=verify, **options)
 
     def socket(self, user: str = "ann", *, token: str | None = None, **query: str) -> connect:
         """Return a WebSocket connection to be entered."""
@@ -81,7 +85,11 @@ async def embedded(database_url: str, app: Taskd | None = None, **settings: Any)
 
 
 async def start(
-    database_url: str, *flags: str, handlers: str = "taskd.worker.samples", auth: str = "none"
+    database_url: str,
+    *flags: str,
+    handlers: str = "taskd.worker.samples",
+    auth: str = "none",
+    verify: ssl.SSLContext | None = None,
 ) -> Server:
     """Start `taskd serve` as a process, and return it once it is ready."""
     command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", auth]
@@ -89,7 +97,7 @@ async def start(
     if handlers:
         command += ["--handlers", handlers]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-    server = Server("", process=process)
+    server = Server("", process=process, verify=verify)
     assert process.stderr is not None
     while not server.address:
         line = (await process.stderr.readline()).decode()
@@ -111,10 +119,14 @@ async def _drain(stream: asyncio.StreamReader, output: list[str]) -> None:
 
 @contextlib.asynccontextmanager
 async def served(
-    database_url: str, *flags: str, handlers: str = "taskd.worker.samples", auth: str = "none"
+    database_url: str,
+    *flags: str,
+    handlers: str = "taskd.worker.samples",
+    auth: str = "none",
+    verify: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Server]:
     """Run `taskd serve` as a process, and kill it at the end if it still runs."""
-    server = await start(database_url, *flags, handlers=handlers, auth=auth)
+    server = await start(database_url, *flags, handlers=handlers, auth=auth, verify=verify)
     try:
         yield server
     finally:
