@@ -39,6 +39,8 @@ class Field(Protocol):
     def schema(self) -> Schema:
         """Return its JSON Schema."""
 
+_NO_NUL = "^[^\\u0000]*$"
+
 
 def text_fault(text: str) -> str | None:
     """Return what makes a string impossible to store, or None."""
@@ -74,7 +76,7 @@ class Text:
 
     def schema(self) -> Schema:
         schema: Schema = {"type": "string", "minLength": self.shortest, "maxLength": self.longest}
-        schema["pattern"] = f"^{self.pattern}$" if self.pattern else "^[^\\u0000]*$"
+        schema["pattern"] = f"^{self.pattern}$" if self.pattern else _NO_NUL
         return schema
 
 
@@ -192,6 +194,23 @@ class Id:
 LEAST_INTEGER = -(2**63)
 MOST_INTEGER = 2**64 - 1
 
+JSON_REF = "#/components/schemas/Json"
+"""Where OpenAPI has the schema of any JSON value that can be stored: what `json_schema` returns."""
+
+
+def json_schema() -> Schema:
+    """Return the JSON Schema of what `json_fault` has no fault with, but for its depth."""
+    return {
+        "description": f"any JSON value, nested at most {MAX_DEPTH} deep",
+        "type": ["null", "boolean", "number", "string", "array", "object"],
+        "pattern": _NO_NUL,
+        "if": {"type": "integer"},
+        "then": {"minimum": LEAST_INTEGER, "maximum": MOST_INTEGER},
+        "items": {"$ref": JSON_REF},
+        "propertyNames": {"pattern": _NO_NUL},
+        "additionalProperties": {"$ref": JSON_REF},
+    }
+
 
 def json_fault(value: Any, place: str = "", depth: int = 1) -> str | None:
     """Return what makes a parsed JSON value impossible to store and give back exactly, or None."""
@@ -245,7 +264,11 @@ class JsonObject:
         return Bad("can't be given in a query")
 
     def schema(self) -> Schema:
-        return {"type": "object"}
+        return {
+            "type": "object",
+            "propertyNames": {"pattern": _NO_NUL},
+            "additionalProperties": {"$ref": JSON_REF},
+        }
 
 
 @dataclass(frozen=True, slots=True)

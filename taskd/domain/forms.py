@@ -154,6 +154,15 @@ LIST = Form(
     }
 )
 
+SOCKET = Form(
+    {
+        "client": Entry(
+            Text(1, 64, "[A-Za-z0-9_-]{1,64}"), "which of the user's clients; replaces one of the same name", "default"
+        ),
+        "after": Entry(Text(1, 100), "cursor behind which the events begin; left out: from now on", None),
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TaskPatch:
