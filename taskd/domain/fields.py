@@ -19,6 +19,9 @@ from taskd.domain.codec import MAX_DEPTH, Repeated, dump_json
 
 Schema = dict[str, Any]
 
+MAX_SHOWN = 100
+"""Characters of a name that are shown to whoever gave it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bad:
@@ -51,6 +54,11 @@ def text_fault(text: str) -> str | None:
     except UnicodeEncodeError:
         return "must be valid Unicode, without lone surrogates or bytes that are no UTF-8"
     return None
+
+
+def shown(name: str) -> str:
+    """Return a name that somebody gave as a message can carry it: cut, and escaped where it would do more than show."""
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in name[:MAX_SHOWN])
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +242,11 @@ def json_fault(value: Any, place: str = "", depth: int = 1) -> str | None:
 
 def _object_fault(value: dict[str, Any], place: str, depth: int, at: str) -> str | None:
     if isinstance(value, Repeated):
-        return f"must not give the key {value.key!a} twice{at}"
+        return f"must not give the key '{shown(value.key)}' twice{at}"
     for key, item in value.items():
         if fault := text_fault(key):
-            return f"{fault}, in the key {key!a}"
-        if fault := json_fault(item, f"{place}.{key}" if place else key, depth + 1):
+            return f"{fault}, in the key '{shown(key)}'"
+        if fault := json_fault(item, f"{place}.{shown(key)}" if place else shown(key), depth + 1):
             return fault
     return None
 

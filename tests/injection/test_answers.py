@@ -15,8 +15,8 @@ from tests.running import Server, embedded
 
 FIELDS = {
     b"access-control-allow-origin", b"access-control-expose-headers", b"allow", b"cache-control", b"connection",
-    b"content-length", b"content-security-policy", b"content-type", b"date", b"etag", b"link", b"location", b"retry-after",
-    b"upgrade", b"vary", b"x-content-type-options", b"x-request-id",
+    b"content-length", b"content-security-policy", b"content-type", b"date", b"etag", b"link", b"location",
+    b"retry-after", b"upgrade", b"vary", b"x-content-type-options", b"x-request-id",
 }  # fmt: skip
 """All that the answers here may have."""
 
@@ -134,7 +134,7 @@ async def test_an_id_of_a_request_comes_back_only_as_it_is_harmless(database_url
     async with served_by(front, database_url, role="api") as server:
         for text in TEXTS.values():
             value = text.encode()
-            if any(byte < 32 and byte != 9 or byte == 127 for byte in value):
+            if any((byte < 32 and byte != 9) or byte == 127 for byte in value):
                 continue
             ((answer, _),) = await answers(server, request("GET", b"/tasks", "X-Request-Id", value))
             given = dict(answer.headers)[b"x-request-id"]

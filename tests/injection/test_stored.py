@@ -20,7 +20,6 @@ from tests.rpc.working import attempt_of, done, reaches, working
 from tests.running import Server, embedded
 from tests.waiting import eventually
 
-
 SHAPE = (
     # But for the partitions, which come with the hours.
     "SELECT relname, relkind, relnatts FROM pg_class "
