@@ -141,11 +141,17 @@ class Number:
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
+# asyncpg's for PostgreSQL's infinities (its `infinity_datetime` and `negative_infinity_datetime`): stored as such, they
+# come back without a zone, and can't be reckoned with.
+_INFINITIES = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """An RFC 3339 time; digits beyond microseconds are cut off, a leap second is the second after it."""
+    """An RFC 3339 time; digits beyond microseconds are cut off, a leap second is the second after it.
+
+    The first and the last moment that Python has are none: to the database they are minus and plus infinity.
+    """
 
     def check(self, value: Any) -> datetime | Bad:
         if not isinstance(value, str):
@@ -157,9 +163,12 @@ class Time:
         leap = second == "60"
         text = f"{date}T{minute}:{'59' if leap else second}{(fraction or '.0')[:7]:0<7}{zone.upper()}"
         try:
-            return datetime.fromisoformat(text).astimezone(UTC) + timedelta(seconds=leap)
+            at = datetime.fromisoformat(text).astimezone(UTC) + timedelta(seconds=leap)
         except (ValueError, OverflowError):
             return Bad("must be a time that exists, from year 1 to 9999")
+        if at in _INFINITIES:
+            return Bad("must be later than the first moment of year 1, and before the last microsecond of year 9999")
+        return at
 
     read = check
 

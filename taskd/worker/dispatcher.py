@@ -26,6 +26,9 @@ from taskd.worker.ports import Queue
 
 logger = logging.getLogger("taskd.worker")
 
+MOST_TOLD = 20
+"""Kinds that a line of the log names: whoever creates tasks may think of any number of them."""
+
 SLACK = 0.05
 """Seconds by which two looks at one task's time may differ: the clock here and the database's tick apart."""
 
@@ -198,7 +201,9 @@ class WaitingKinds:
         if kinds != self.kinds:
             self.kinds = kinds
             if kinds:
-                logger.warning("tasks wait that no handler of this process is for: %s", ", ".join(kinds))
+                told = ", ".join(kinds[:MOST_TOLD])
+                rest = f", and {len(kinds) - MOST_TOLD} more" if len(kinds) > MOST_TOLD else ""
+                logger.warning("tasks wait that no handler of this process is for: %s%s", told, rest)
             else:
                 logger.info("no tasks wait for want of a handler any more")
         return POLL

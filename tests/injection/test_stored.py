@@ -180,6 +180,37 @@ async def test_grpc_gives_back_exactly_too(database_url: str) -> None:
         await caller.channel.close()
 
 
+MOMENTS = [
+    "0001-01-01T00:00:00Z", "0001-01-01T23:59:00+23:59", "0001-01-01T00:00:00.000001Z", "0001-01-02T00:00:00Z",
+    "9999-12-31T23:59:59.999999Z", "9999-12-31T00:00:00.999999-23:59", "9999-12-31T23:59:59.999998Z",
+    "9999-12-31T23:59:60Z",
+]  # fmt: skip
+
+
+@both
+async def test_no_moment_is_beyond_what_is_read_back(database_url: str, front: str) -> None:
+    # PostgreSQL's infinities came back as times that nobody could write: no list, no event, and the log's reader died.
+    async with served_by(front, database_url, role="api") as server, server.client() as client:
+        taken = []
+        for moment in MOMENTS:
+            for path, body in (("/tasks", {"title": "t", "run_at": moment}),
+                               ("/tasks/batch", {"tasks": [{"title": "t", "run_at": moment}]})):  # fmt: skip
+                answer = await client.post(path, json=body)
+                assert answer.status_code in (201, 422), (moment, answer.text)
+                taken += [moment] if answer.status_code == 201 else []
+            for name in ("created_after", "created_before"):
+                answer = await client.get("/tasks", params={name: moment})
+                assert answer.status_code in (200, 422), (moment, answer.text)
+        assert sorted(set(taken)) == [MOMENTS[n] for n in (2, 3, 5, 6)]
+        listed = (await client.get("/tasks")).json()["tasks"]
+        assert len(listed) == len(taken)
+    connection = await asyncpg.connect(database_url)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM task_states WHERE NOT isfinite(run_at)") == 0
+    finally:
+        await connection.close()
+
+
 def _queries(text: str) -> list[str]:
     told = urllib.parse.quote(text)
     names = ("status", "kind", "owner", "created_after", "created_before", "limit", "cursor", "order", text)

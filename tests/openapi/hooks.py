@@ -25,6 +25,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     if case.meta is not None and case.meta.generation.mode.is_positive:
         _be_as_described(case)
         _be_first(case)
+        _be_a_moment(case)
         _be_in_order(case)
         _be_given_out(case)
 
@@ -43,6 +44,16 @@ def _be_first(case: schemathesis.Case) -> None:
     if case.headers is not None and (key := case.headers.get("Idempotency-Key")):
         number = str(next(_numbers))
         case.headers["Idempotency-Key"] = key[: 255 - len(number)] + number
+
+
+def _be_a_moment(case: schemathesis.Case) -> None:
+    """A time is none of the two that are infinite to the database: no format leaves just these out."""
+    places = [case.query or {}]
+    if isinstance(case.body, dict):
+        places += [case.body, *[task for task in case.body.get("tasks", ()) if isinstance(task, dict)]]
+    for place, name in itertools.product(places, ("run_at", "created_after", "created_before")):
+        if isinstance(place.get(name), str) and re.match("(?i)0001-01-0[12]t|9999-12-31t|9999-12-30t", place[name]):
+            place[name] = "2000-01-01T00:00:00Z"
 
 
 def _be_in_order(case: schemathesis.Case) -> None:
