@@ -186,6 +186,12 @@ class WaitingKinds:
         self._handles = handles
         self._service = Periodic("waiting kinds", self.run_once, supervisor, Backoff(0.5, 5.0))
 
+    @property
+    def told(self) -> str:
+        """Those kinds as a line of the log can have them."""
+        rest = len(self.kinds) - MOST_TOLD
+        return ", ".join(self.kinds[:MOST_TOLD]) + (f", and {rest} more" if rest > 0 else "")
+
     def start(self) -> None:
         """Begin to watch."""
         self._service.start()
@@ -201,9 +207,7 @@ class WaitingKinds:
         if kinds != self.kinds:
             self.kinds = kinds
             if kinds:
-                told = ", ".join(kinds[:MOST_TOLD])
-                rest = f", and {len(kinds) - MOST_TOLD} more" if len(kinds) > MOST_TOLD else ""
-                logger.warning("tasks wait that no handler of this process is for: %s%s", told, rest)
+                logger.warning("tasks wait that no handler of this process is for: %s", self.told)
             else:
                 logger.info("no tasks wait for want of a handler any more")
         return POLL
