@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv-test/bin
 
-.PHONY: check test bench demo proto
+.PHONY: check test schemathesis bench demo proto
 
 check: $(BIN)/ruff ## lint and types
 	$(BIN)/ruff check .
@@ -9,6 +9,9 @@ check: $(BIN)/ruff ## lint and types
 
 test: $(BIN)/ruff ## all tests, on a real PostgreSQL
 	$(BIN)/python -m pytest
+
+schemathesis: $(BIN)/ruff ## the OpenAPI document against the server, for about an hour; the short form is a test
+	SCHEMATHESIS_EXAMPLES=1000 $(BIN)/python -m pytest -s tests/openapi
 
 bench: $(BIN)/ruff ## the measurements behind docs/decisions
 	$(BIN)/python -m bench.layout

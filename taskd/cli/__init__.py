@@ -40,14 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = importlib.import_module(f"taskd.cli.{asked.command}").run(asked)
     except (ConfigError, Invalid) as error:
-        print(f"taskd: {error}", file=sys.stderr)
+        _tell(error)
         return USAGE
     except Unavailable as error:
-        print(f"taskd: {error}", file=sys.stderr)
+        _tell(error)
         return UNREACHABLE
     except TaskdError as error:
-        print(f"taskd: {error}", file=sys.stderr)
+        _tell(error)
         return FAILED
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _tell(error: TaskdError) -> None:
+    """Print an error. Its words may be another's, a server's or those of an address."""
+    from taskd.cli.screen import printable
+
+    print("\n".join(map(printable, f"taskd: {error}".split("\n"))), file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -34,6 +35,17 @@ def has_colours(stream: TextIO = sys.stdout) -> bool:
 def printable(text: str) -> str:
     """Return text that does to a terminal nothing but show."""
     return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def printable_json(text: str) -> str:
+    """Return the same JSON value in text that does to a terminal nothing but show, and is one line.
+
+    What others wrote may hold more than ASCII's control characters, which JSON has escaped anyway (RFC 8259 7).
+    """
+    if text.isprintable():
+        return text
+    # Below the space there can only be what stands between values.
+    return "".join(mark if mark.isprintable() else " " if mark < " " else json.dumps(mark)[1:-1] for mark in text)
 
 
 def _coloured(word: str, colour: int | None) -> str:

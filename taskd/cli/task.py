@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from taskd.cli.screen import event_line, has_colours, printable, table
+from taskd.cli.screen import event_line, has_colours, printable, printable_json, table
 from taskd.client import Client, EventsMissed, Trust
 from taskd.config import SETTINGS
 from taskd.domain.codec import encode_page, encode_task
@@ -157,7 +157,7 @@ async def _retry(client: Client, asked: argparse.Namespace) -> int:
 async def _list(client: Client, asked: argparse.Namespace) -> int:
     page = await client.list(**_given(asked, "status", "kind", "limit", "cursor"))
     if asked.json:
-        print(encode_page(page.tasks, page.next_cursor).decode())
+        print(printable_json(encode_page(page.tasks, page.next_cursor).decode()))
         return 0
     print(table(page.tasks, has_colours()))
     _tell_next(page.next_cursor)
@@ -167,7 +167,7 @@ async def _list(client: Client, asked: argparse.Namespace) -> int:
 async def _search(client: Client, asked: argparse.Namespace) -> int:
     page = await client.search(asked.query, **_given(asked, "prefix", "status", "kind", "limit", "cursor"))
     if asked.json:
-        print(encode_search_page(page).decode())
+        print(printable_json(encode_search_page(page).decode()))
         return 0
     print(table([found.task for found in page.results], has_colours()))
     print(page.hint or f"{page.total}{'' if page.exact else ' or more'} found", file=sys.stderr)
@@ -198,7 +198,7 @@ _CALLS: Mapping[str, Call] = {
 
 
 def _event_json(cursor: str, event: Event) -> str:
-    return f'{{"cursor":"{cursor}","event":{event.json.decode()}}}'
+    return printable_json(f'{{"cursor":"{cursor}","event":{event.json.decode()}}}')
 
 
 def _tell_next(cursor: str | None) -> None:
@@ -209,7 +209,7 @@ def _tell_next(cursor: str | None) -> None:
 def _show(task: Task, asked: argparse.Namespace) -> None:
     text = encode_task(task).decode()
     if asked.json:
-        print(text)
+        print(printable_json(text))
         return
     for name, value in json.loads(text).items():
         if value not in (None, "", {}):

@@ -19,6 +19,9 @@ from taskd.domain.codec import MAX_DEPTH, Repeated, dump_json
 
 Schema = dict[str, Any]
 
+MAX_SHOWN = 100
+"""Characters of a name that are shown to whoever gave it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bad:
@@ -39,6 +42,8 @@ class Field(Protocol):
     def schema(self) -> Schema:
         """Return its JSON Schema."""
 
+_NO_NUL = "^[^\\u0000]*$"
+
 
 def text_fault(text: str) -> str | None:
     """Return what makes a string impossible to store, or None."""
@@ -49,6 +54,11 @@ def text_fault(text: str) -> str | None:
     except UnicodeEncodeError:
         return "must be valid Unicode, without lone surrogates or bytes that are no UTF-8"
     return None
+
+
+def shown(name: str) -> str:
+    """Return a name that somebody gave as a message can carry it: cut, and escaped where it would do more than show."""
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in name[:MAX_SHOWN])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Text:
 
     def schema(self) -> Schema:
         schema: Schema = {"type": "string", "minLength": self.shortest, "maxLength": self.longest}
-        schema["pattern"] = f"^{self.pattern}$" if self.pattern else "^[^\\u0000]*$"
+        schema["pattern"] = f"^{self.pattern}$" if self.pattern else _NO_NUL
         return schema
 
 
@@ -131,11 +141,17 @@ class Number:
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
+# asyncpg's for PostgreSQL's infinities (its `infinity_datetime` and `negative_infinity_datetime`): stored as such, they
+# come back without a zone, and can't be reckoned with.
+_INFINITIES = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """An RFC 3339 time; digits beyond microseconds are cut off, a leap second is the second after it."""
+    """An RFC 3339 time; digits beyond microseconds are cut off, a leap second is the second after it.
+
+    The first and the last moment that Python has are none: to the database they are minus and plus infinity.
+    """
 
     def check(self, value: Any) -> datetime | Bad:
         if not isinstance(value, str):
@@ -147,9 +163,12 @@ class Time:
         leap = second == "60"
         text = f"{date}T{minute}:{'59' if leap else second}{(fraction or '.0')[:7]:0<7}{zone.upper()}"
         try:
-            return datetime.fromisoformat(text).astimezone(UTC) + timedelta(seconds=leap)
+            at = datetime.fromisoformat(text).astimezone(UTC) + timedelta(seconds=leap)
         except (ValueError, OverflowError):
             return Bad("must be a time that exists, from year 1 to 9999")
+        if at in _INFINITIES:
+            return Bad("must be later than the first moment of year 1, and before the last microsecond of year 9999")
+        return at
 
     read = check
 
@@ -192,6 +211,23 @@ class Id:
 LEAST_INTEGER = -(2**63)
 MOST_INTEGER = 2**64 - 1
 
+JSON_REF = "#/components/schemas/Json"
+"""Where OpenAPI has the schema of any JSON value that can be stored: what `json_schema` returns."""
+
+
+def json_schema() -> Schema:
+    """Return the JSON Schema of what `json_fault` has no fault with, but for its depth."""
+    return {
+        "description": f"any JSON value, nested at most {MAX_DEPTH} deep",
+        "type": ["null", "boolean", "number", "string", "array", "object"],
+        "pattern": _NO_NUL,
+        "if": {"type": "integer"},
+        "then": {"minimum": LEAST_INTEGER, "maximum": MOST_INTEGER},
+        "items": {"$ref": JSON_REF},
+        "propertyNames": {"pattern": _NO_NUL},
+        "additionalProperties": {"$ref": JSON_REF},
+    }
+
 
 def json_fault(value: Any, place: str = "", depth: int = 1) -> str | None:
     """Return what makes a parsed JSON value impossible to store and give back exactly, or None."""
@@ -215,11 +251,11 @@ def json_fault(value: Any, place: str = "", depth: int = 1) -> str | None:
 
 def _object_fault(value: dict[str, Any], place: str, depth: int, at: str) -> str | None:
     if isinstance(value, Repeated):
-        return f"must not give the key {value.key!a} twice{at}"
+        return f"must not give the key '{shown(value.key)}' twice{at}"
     for key, item in value.items():
         if fault := text_fault(key):
-            return f"{fault}, in the key {key!a}"
-        if fault := json_fault(item, f"{place}.{key}" if place else key, depth + 1):
+            return f"{fault}, in the key '{shown(key)}'"
+        if fault := json_fault(item, f"{place}.{shown(key)}" if place else shown(key), depth + 1):
             return fault
     return None
 
@@ -245,7 +281,11 @@ class JsonObject:
         return Bad("can't be given in a query")
 
     def schema(self) -> Schema:
-        return {"type": "object"}
+        return {
+            "type": "object",
+            "propertyNames": {"pattern": _NO_NUL},
+            "additionalProperties": {"$ref": JSON_REF},
+        }
 
 
 @dataclass(frozen=True, slots=True)

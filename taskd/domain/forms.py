@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskd.domain.codec import Repeated
-from taskd.domain.fields import Bad, Choice, Field, Integer, JsonObject, ListOf, Number, Schema, Text, Time, text_fault
+from taskd.domain.fields import Bad, Choice, Field, Integer, JsonObject, ListOf, Number, Schema, Text, Time, shown
 from taskd.domain.model import ListQuery, NewTask, Role, Status, User
 from taskd.errors import Fault, Forbidden, Invalid
 
@@ -59,11 +59,11 @@ class Form:
             faults.append(Fault(prefix.rstrip(".") or "body", "must be a JSON object"))
             return good
         if isinstance(value, Repeated):
-            faults.append(Fault(prefix + _printable(value.key), "is given twice"))
+            faults.append(Fault(prefix + shown(value.key), "is given twice"))
         for name, given in value.items():
             entry = self.entries.get(name)
             if entry is None:
-                faults.append(Fault(prefix + _printable(name), "is no field of this request"))
+                faults.append(Fault(prefix + shown(name), "is no field of this request"))
             elif given is None and entry.nullable:
                 good[name] = None
             elif isinstance(checked := entry.field.check(given), Bad):
@@ -84,7 +84,7 @@ class Form:
         for name, texts in given.items():
             entry = self.entries.get(name)
             if entry is None:
-                faults.append(Fault(_printable(name), "is no parameter of this call"))
+                faults.append(Fault(shown(name), "is no parameter of this call"))
                 continue
             if isinstance(entry.field, ListOf):
                 checked: Any = entry.field.read_all(texts)
@@ -107,12 +107,6 @@ class Form:
             "required": [name for name, entry in self.entries.items() if entry.default is UNSET],
             "additionalProperties": False,
         }
-
-
-def _printable(name: str) -> str:
-    """Return a field's name as it can be shown: cut, and escaped where it is no text."""
-    name = name[:100]
-    return name if text_fault(name) is None else name.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
 
 
 KIND = Text(1, 64, "[a-z0-9_.-]{1,64}")
@@ -151,6 +145,15 @@ LIST = Form(
         "limit": Entry(Integer(1, 200), "tasks of a page", 50),
         "cursor": Entry(Text(1, 200), "`next_cursor` of the page before", None),
         "order": Entry(Choice(("created_at", "-created_at")), "oldest or newest first", "-created_at"),
+    }
+)
+
+SOCKET = Form(
+    {
+        "client": Entry(
+            Text(1, 64, "[A-Za-z0-9_-]{1,64}"), "which of the user's clients; replaces one of the same name", "default"
+        ),
+        "after": Entry(Text(1, 100), "cursor behind which the events begin; left out: from now on", None),
     }
 )
 
@@ -201,8 +204,8 @@ def parse_batch(body: Any) -> list[NewTask]:
     if not isinstance(body, dict):
         raise Invalid([Fault("body", "must be a JSON object")])
     if isinstance(body, Repeated):
-        faults.append(Fault(_printable(body.key), "is given twice"))
-    faults += [Fault(_printable(name), "is no field of this request") for name in body if name != "tasks"]
+        faults.append(Fault(shown(body.key), "is given twice"))
+    faults += [Fault(shown(name), "is no field of this request") for name in body if name != "tasks"]
     items = body.get("tasks", UNSET)
     if items is UNSET:
         faults.append(Fault("tasks", "must be given"))

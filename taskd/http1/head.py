@@ -20,7 +20,7 @@ _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~]+) HTTP/([0-9])\.([0-9]
 _AUTHORITY = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
 _HOST = re.compile(_AUTHORITY)
 _ABSOLUTE = re.compile(rb"https?://(" + _AUTHORITY + rb")(?:[/?].*)?", re.IGNORECASE)
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"})
 _LENGTH_DIGITS = 20  # as h11: more can't be meant, whatever the zeros in front
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -31,7 +31,7 @@ class Head:
     """A request's head, read and checked. Values are immutable, so one may be handed out many times.
 
     Args:
-        method: as sent; one of those of RFC 9110 9.3 and PATCH, save CONNECT.
+        method: as sent; one of those of RFC 9110 9.3, PATCH and QUERY, save CONNECT.
         target: as sent, in origin-form, absolute-form, or `*` for OPTIONS; see `taskd.http1.target.split`.
         version: `(1, 0)` or `(1, 1)`.
         headers: fields in order, names in lower case, values without the whitespace around them.
@@ -172,7 +172,8 @@ def parse_head(raw: bytes, limits: Limits) -> Head:
     version = (int(line[3]), int(line[4]))
     if version not in ((1, 0), (1, 1)):
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-    # RFC 9110 9.1. CONNECT is for proxies, and what follows it is no HTTP.
+    # RFC 9110 9.1: 501 is for what nobody knows; what is known and has no place here is the router's 405. CONNECT is
+    # for proxies, and what follows it is no HTTP.
     if method not in _METHODS:
         raise BadRequest(501, "the method is not implemented")
     _target(method, target, limits)

@@ -9,11 +9,12 @@ from typing import Any
 
 from taskd.domain.access import Access
 from taskd.domain.codec import dump_json
+from taskd.domain.forms import SOCKET
 from taskd.http1 import etag
-from taskd.http1.limits import BadRequest
 from taskd.metrics.catalog import Catalog
 from taskd.service.ports import Feed, Health, Hold, Reads, Tasks
 from taskd.web import events, openapi
+from taskd.web.conditions import IF_NONE_MATCH, if_none_match
 from taskd.web.identity import Callers
 from taskd.web.message import JSON, Answer, Handler, Request, Response
 from taskd.web.metrics import MetricsCalls
@@ -73,22 +74,25 @@ class Site:
     def routes(self) -> Sequence[Route]:
         """Return the routes of these calls."""
         alive = {200: Reply("it lives", "Alive")}
-        ready = {200: Reply("every part works", "Ready"), 503: Reply("a part does not", "Ready")}
-        whole = {200: Reply("OpenAPI 3.1", {"type": "object"})}
-        switch = {101: Reply("a WebSocket"), 426: Reply("it was not asked for", "Problem")}
+        ready = {200: Reply("every part works", "Ready"), 503: Reply("a part does not", "Ready", ("Retry-After",))}
+        whole = {200: Reply("OpenAPI 3.1", {"type": "object"}, ("ETag",)), 304: _SAME}
+        switch = {101: Reply("a WebSocket"), 426: Reply("it was not asked for", "Problem", ("Upgrade",))}
         return (
             Route("GET", "/healthz", self.alive, "Whether the process lives", alive, Access.OPEN),
             Route("GET", "/livez", self.alive, "Whether the process lives", alive, Access.OPEN),
             Route("GET", "/readyz", self.ready, "Whether it is fit to be sent work", ready, Access.OPEN),
-            Route("GET", "/openapi.json", self.openapi, "This description", whole, Access.KNOWN),
+            Route("GET", "/openapi.json", self.openapi, "This description", whole, Access.KNOWN, headers=_IF_NONE),
             Route(
-                "GET", SOCKET_PATH, self.socket, "The event log as a WebSocket", switch, Access.TASKS, own_query=True
+                "GET", SOCKET_PATH, self.socket, "The event log as a WebSocket", switch, Access.TASKS, query=SOCKET,
+                own_query=True,
             ),
             *[_page(path, file, media_type) for path, file, media_type in _FILES],
         )
 
 
 _FRESH = [("Cache-Control", "no-store")]
+_SAME = Reply("it has not changed", None, ("ETag",))
+_IF_NONE = {"If-None-Match": IF_NONE_MATCH}
 _FILES = (
     ("/", "index.html", HTML),
     ("/dashboard.js", "dashboard.js", "text/javascript; charset=utf-8"),
@@ -99,11 +103,8 @@ _FILES = (
 def _known_or(request: Request, tag: str, body: bytes, media_type: str) -> Response:
     """Return a file, or 304 if the client knows it (RFC 9110 13.1.2)."""
     headers = [("ETag", etag.quote(tag)), ("Cache-Control", "no-cache")]
-    given = request.head.get(b"if-none-match")
-    try:
-        known = given is not None and etag.parse(given).has_weak(tag)
-    except BadRequest:
-        known = False
+    tags = if_none_match(request)
+    known = tags is not None and tags.has_weak(tag)
     return Response(304, headers=headers) if known else Response(200, body, media_type, headers)
 
 
@@ -121,8 +122,9 @@ def _page(path: str, file: str, media_type: str) -> Route:
         path,
         answer,
         "The dashboard",
-        {200: Reply("a file of it", {"type": "string"})},
+        {200: Reply("a file of it", {"type": "string"}, ("ETag",)), 304: _SAME},
         Access.OPEN,
+        headers=_IF_NONE,
         produces=(plain,),
     )
 
@@ -140,7 +142,7 @@ def routes(
     streams = events.EventStreams(feed, hold)
     stream = Route(
         "GET", "/events", streams.open, "The event log as Server-Sent Events",
-        {200: Reply("a stream of events", {"type": "string"})}, Access.TASKS, query=events.QUERY,
+        {200: Reply("a stream of events", "StreamEvent")}, Access.TASKS, query=events.QUERY,
         produces=(events.EVENT_STREAM,),
     )  # fmt: skip
     search = SearchCalls(tasks).routes()

@@ -13,8 +13,8 @@ from taskd.domain.forms import LIST, Entry, parse_batch, parse_list_query, parse
 from taskd.domain.model import Task
 from taskd.errors import Conflict, Fault, Forbidden, Invalid, KeyReused, NotFound, StaleVersion
 from taskd.http1 import etag
-from taskd.http1.limits import BadRequest
 from taskd.service.ports import Reads, Tasks, View
+from taskd.web.conditions import IF_MATCH, IF_NONE_MATCH, if_match, if_none_match
 from taskd.web.message import JSON, Request, Response
 from taskd.web.middleware import link_next
 from taskd.web.router import Reply, Route
@@ -26,8 +26,6 @@ KEY = Entry(
     "the same key, owner and body give the first answer again for 24 hours; with another body it is refused",
     None,
 )
-IF_MATCH = Entry(Text(1, 8000), "change only this version: the ETag of an answer", None)
-IF_NONE_MATCH = Entry(Text(1, 8000), "answer only if it has changed: the ETag of an answer", None)
 
 _KEY = re.compile(rb"[!-~]{1,255}")
 _VERSION = re.compile("[1-9][0-9]{0,18}")
@@ -54,7 +52,7 @@ class TaskCalls:
 
     async def list(self, request: Request) -> Response:
         """`GET /tasks`"""
-        tags = _tags(request, b"if-none-match", "If-None-Match")
+        tags = if_none_match(request)
         view = await self._reads.page(request.user, parse_list_query(request.user, request.query))
         # Weak (RFC 9110 8.8.3): it says that the tasks are the same, and is for no precondition of a change.
         answer = _viewed(view, tags, "W/")
@@ -64,7 +62,7 @@ class TaskCalls:
 
     async def get(self, request: Request) -> Response:
         """`GET /tasks/{id}`"""
-        tags = _tags(request, b"if-none-match", "If-None-Match")
+        tags = if_none_match(request)
         return _viewed(await self._reads.task(request.user, _id(request)), tags)
 
     async def update(self, request: Request) -> Response:
@@ -168,19 +166,9 @@ def _idempotency_key(request: Request) -> str | None:
     return given.decode("ascii")
 
 
-def _tags(request: Request, name: bytes, field: str) -> etag.Tags | None:
-    given = request.head.get(name)
-    if given is None:
-        return None
-    try:
-        return etag.parse(given)
-    except BadRequest as error:
-        raise Invalid([Fault(field, error.message)]) from None
-
-
 def _versions(request: Request) -> frozenset[int] | None:
     """Return the versions that `If-Match` names; None: any. A tag that was never given out matches none."""
-    tags = _tags(request, b"if-match", "If-Match")
+    tags = if_match(request)
     if tags is None or tags.everything:
         return None
     return frozenset(int(tag) for tag in tags.strong if _VERSION.fullmatch(tag))

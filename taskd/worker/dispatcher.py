@@ -26,6 +26,9 @@ from taskd.worker.ports import Queue
 
 logger = logging.getLogger("taskd.worker")
 
+MOST_TOLD = 20
+"""Kinds that a line of the log names: whoever creates tasks may think of any number of them."""
+
 SLACK = 0.05
 """Seconds by which two looks at one task's time may differ: the clock here and the database's tick apart."""
 
@@ -183,6 +186,12 @@ class WaitingKinds:
         self._handles = handles
         self._service = Periodic("waiting kinds", self.run_once, supervisor, Backoff(0.5, 5.0))
 
+    @property
+    def told(self) -> str:
+        """Those kinds as a line of the log can have them."""
+        rest = len(self.kinds) - MOST_TOLD
+        return ", ".join(self.kinds[:MOST_TOLD]) + (f", and {rest} more" if rest > 0 else "")
+
     def start(self) -> None:
         """Begin to watch."""
         self._service.start()
@@ -198,7 +207,7 @@ class WaitingKinds:
         if kinds != self.kinds:
             self.kinds = kinds
             if kinds:
-                logger.warning("tasks wait that no handler of this process is for: %s", ", ".join(kinds))
+                logger.warning("tasks wait that no handler of this process is for: %s", self.told)
             else:
                 logger.info("no tasks wait for want of a handler any more")
         return POLL

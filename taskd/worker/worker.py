@@ -169,7 +169,7 @@ class Worker:
             return PartHealth(False, fault or (self._state if self._state != "running" else "no lease"))
         detail = f"{self.busy} of {self.pool.slots + self.crews.slots} slots busy"
         if self.waiting.kinds:
-            detail += f"; no handler here for: {', '.join(self.waiting.kinds)}"
+            detail += f"; no handler here for: {self.waiting.told}"
         return PartHealth(True, detail)
 
     def announce(self, seconds: float) -> None:

@@ -21,8 +21,7 @@ from websockets.typing import Subprotocol
 from taskd import errors
 from taskd.domain.codec import dump_json
 from taskd.domain.cursor import decode_log_cursor
-from taskd.domain.fields import Text
-from taskd.domain.forms import OWNER, Entry, Form
+from taskd.domain.forms import OWNER, SOCKET, Entry, Form
 from taskd.domain.model import User
 from taskd.errors import Fault, Forbidden, Invalid, Malformed, TaskdError
 from taskd.http1.encode import response_head
@@ -41,13 +40,7 @@ Admit = Callable[[Head, Query, str], Awaitable[User]]
 """Says who sent a head with this query from this address; raises a `TaskdError` if they may have no socket."""
 
 QUERY = Form(
-    {
-        "client": Entry(
-            Text(1, 64, "[A-Za-z0-9_-]{1,64}"), "which of the user's clients; replaces one of the same name", "default"
-        ),
-        "after": Entry(Text(1, 100), "cursor behind which the events begin; left out: from now on", None),
-        "user": Entry(OWNER, "the user, where the server trusts whoever reaches it", None),
-    }
+    {**SOCKET.entries, "user": Entry(OWNER, "the user, where the server trusts whoever reaches it", None)}
 )
 
 STATUS: Mapping[type[TaskdError], int] = {

@@ -80,6 +80,7 @@ BAD: list[tuple[int, bytes]] = [
     (400, b"GET http://u@a/ HTTP/1.1\r\n" + HOST + b"\r\n"),
     (400, b"GET http://b/ HTTP/1.1\r\n" + HOST + b"\r\n"),
     (501, b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n"),
+    (501, b"query / HTTP/1.1\r\n" + HOST + b"\r\n"),
     (501, b"BREW / HTTP/1.1\r\n" + HOST + b"\r\n"),
     (505, b"GET / HTTP/2.0\r\n" + HOST + b"\r\n"),
     (505, b"GET / HTTP/0.9\r\n" + HOST + b"\r\n"),

@@ -190,6 +190,17 @@ async def test_kinds_without_a_handler_wait_and_are_told_once(caplog: Any) -> No
         assert rig.worker.health().detail == "0 of 4 slots busy"
 
 
+async def test_no_more_waiting_kinds_are_told_of_than_a_line_can_hold(caplog: Any) -> None:
+    rig = Rig()
+    for number in range(1000):
+        rig.store.add(f"k{number:03}")
+    async with running(rig):
+        await rig.worker.waiting.run_once()
+        for told in (caplog.text, rig.worker.health().detail):
+            assert "k018, k019, and 980 more" in told
+            assert "k020" not in told
+
+
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
 
 
