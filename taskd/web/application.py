@@ -35,7 +35,7 @@ from taskd.web.tasks import TaskCalls
 HTML = "text/html; charset=utf-8"
 SOCKET_PATH = "/ws"
 
-_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'"
 
 
 class Site:
