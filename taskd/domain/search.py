@@ -145,18 +145,22 @@ def with_plain_quotes(text: str) -> str:
 _LAST_WORD = re.compile(r"(?:^|(?<=\s))[^\W_][\w-]*$")
 
 PLACEHOLDER = "0taskd0prefix0"
-"""Stands for the last word while a query is parsed: letters and digits mixed, which no dictionary changes."""
+"""Stands for the last word while a query is parsed: letters and digits mixed, which no dictionary changes. Zeros are
+put behind it as long as the query has such a word itself."""
 
 
-def last_word(text: str) -> tuple[str, str] | None:
-    """Return the last word of a query and the query with `PLACEHOLDER` in its place; None: it can't be a beginning.
+def last_word(text: str) -> tuple[str, str, str] | None:
+    """Return the last word of a query, the query with a placeholder in its place, and the placeholder.
 
-    It can't inside quotes, nor when it is negated.
+    None: the word can't be a beginning. It can't inside quotes, nor when it is negated.
     """
     match = _LAST_WORD.search(text)
     if match is None or text.count('"') % 2:
         return None
-    return match.group(), text[: match.start()] + PLACEHOLDER
+    placeholder = PLACEHOLDER
+    while placeholder in text.lower():
+        placeholder += "0"
+    return match.group(), text[: match.start()] + placeholder, placeholder
 
 
 _ORIGIN = datetime(1970, 1, 1, tzinfo=UTC)

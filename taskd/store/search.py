@@ -11,7 +11,6 @@ import asyncpg
 from taskd.domain.highlight import marked
 from taskd.domain.search import (
     HINT,
-    PLACEHOLDER,
     Found,
     Place,
     SearchPage,
@@ -112,7 +111,7 @@ class SearchStore:
         if last is None:
             row = await session.fetchrow(_SQL["parse"], text)
         else:
-            row = await session.fetchrow(_SQL["parse_prefix"], text, last[1], last[0], PLACEHOLDER)
+            row = await session.fetchrow(_SQL["parse_prefix"], text, last[1], last[0], last[2])
         assert row is not None, "meta has a row"
         return Words(row["query"], row["config"], row["indexable"]) if row["nodes"] else None
 

@@ -37,7 +37,7 @@ HTML = "text/html; charset=utf-8"
 SOCKET_PATH = "/ws"
 
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none';"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'"
 )
 """Of pages (Content Security Policy Level 3): nothing but files of this server, and in nobody's frame."""

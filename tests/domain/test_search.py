@@ -95,7 +95,12 @@ def test_a_bad_query_names_its_parameters(pairs: list[tuple[str, str]], fields: 
 )
 def test_the_last_word_may_be_a_beginning_if_it_is_plain(text: str, word: str | None) -> None:
     found = last_word(text)
-    assert found == (None if word is None else (word, text.removesuffix(word) + PLACEHOLDER))
+    assert found == (None if word is None else (word, text.removesuffix(word) + PLACEHOLDER, PLACEHOLDER))
+
+
+def test_a_placeholder_is_none_of_the_words() -> None:
+    word = PLACEHOLDER.upper()
+    assert last_word(f"{word} ima") == ("ima", f"{word} {PLACEHOLDER}0", f"{PLACEHOLDER}0")
 
 
 @given(before=st.integers(0, 2**32 - 1), more=st.booleans(), window=WINDOWS)
