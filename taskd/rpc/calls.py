@@ -85,17 +85,16 @@ class Calls:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
 
-    def handlers(self, service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
-        """Return the handlers of a service's methods.
+    def handlers(self, service: ServiceDescriptor, implementation: object) -> dict[str, Handler]:
+        """Return the handlers of a service's methods by their names.
 
         Raises:
             AttributeError: the implementation lacks one.
         """
-        methods = {
+        return {
             method.name: self._handler(f"{service.name}/{method.name}", method, getattr(implementation, _snake(method)))
             for method in service.methods
         }
-        return grpc.method_handlers_generic_handler(service.full_name, methods)
 
     def others(self) -> grpc.GenericRpcHandler:
         """Return the handler of all that no other handles, to be asked last: it refuses, and counts."""

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from taskd.domain.model import User
 from taskd.errors import StartError, Unavailable
 from taskd.metrics.catalog import Catalog
+from taskd.rpc.accept import make_server
 from taskd.rpc.calls import Calls, Handler
 from taskd.rpc.channel import KEEPALIVE, KEEPALIVE_ANSWER, MAX_ANSWER, MAX_REQUEST
 from taskd.rpc.health import HealthCalls
@@ -95,10 +96,10 @@ class GrpcServer:
         calls = self._calls = Calls(identify, catalog)
         self._supervisor = supervisor
         task_calls = TaskCalls(tasks, reads, feed, self.watches, may_see_all)
-        self._handlers = [
-            calls.handlers(_SERVICES["TaskService"], task_calls),
-            calls.handlers(_SERVICES["WorkerService"], work),
-        ]
+        self._services = {
+            _SERVICES[name].full_name: calls.handlers(_SERVICES[name], implementation)
+            for name, implementation in (("TaskService", task_calls), ("WorkerService", work))
+        }
         names = [service.full_name for service in _SERVICES.values()]
         self._health = HealthCalls(health, names, supervisor)
         self._reflected = [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *_REFLECTION]
@@ -126,9 +127,8 @@ class GrpcServer:
 
     async def _serve(self, address: str) -> int:
         """Begin to take calls; return the port."""
-        server = grpc.aio.server(options=list(OPTIONS.items()))
+        server = make_server({**self._services, **self._reflection()}, self._calls.others(), OPTIONS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        server.add_generic_rpc_handlers((*self._handlers, self._reflection(), self._calls.others()))
         port = server.add_insecure_port(address)
         await server.start()
         self._servers.append(server)
@@ -137,7 +137,7 @@ class GrpcServer:
     async def run_once(self) -> float:
         """Serve anew if the server has ended by itself; return the seconds until the next look.
 
-        grpcio's takes no more calls after one whose method is no UTF-8, whoever sent it; those that are open go on.
+        Nothing is known that ends it (see `accept`); those calls that are open would go on.
         """
         try:
             # Not waiting: it raises what the server ended with.
@@ -172,7 +172,7 @@ class GrpcServer:
         while self._servers:
             await self._servers.pop().stop(0)
 
-    def _reflection(self) -> grpc.GenericRpcHandler:
+    def _reflection(self) -> dict[str, dict[str, Handler]]:
         """Return reflection under both its names: the messages of v1 are those of v1alpha."""
         servicer = ReflectionServicer(self._reflected)
         handler = grpc.stream_stream_rpc_method_handler(
@@ -180,14 +180,4 @@ class GrpcServer:
             reflection_pb2.ServerReflectionRequest.FromString,
             reflection_pb2.ServerReflectionResponse.SerializeToString,
         )
-        return _Named({f"/{name}/ServerReflectionInfo": handler for name in _REFLECTION})
-
-
-class _Named(grpc.GenericRpcHandler):
-    """Handlers of several services by their full names."""
-
-    def __init__(self, handlers: dict[str, Handler]) -> None:
-        self._handlers = handlers
-
-    def service(self, call: grpc.HandlerCallDetails) -> Handler | None:
-        return self._handlers.get(call.method)
+        return {name: {"ServerReflectionInfo": handler} for name in _REFLECTION}

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from taskd.domain.model import User
 from taskd.metrics.catalog import Catalog
+from taskd.rpc.accept import make_server
 from taskd.rpc.calls import Calls
 from taskd.rpc.identity import Metadata, by_word
 from taskd.v1 import taskd_pb2 as pb
@@ -142,10 +143,8 @@ async def answering(service: Service, *, identify: Any = by_word, **options: Any
     """Serve a service as `TaskService`, through `Calls`, and nothing else."""
     catalog = Catalog()
     calls = Calls(identify, catalog, **options)
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        (calls.handlers(pb.DESCRIPTOR.services_by_name["TaskService"], service), calls.others())
-    )
+    descriptor = pb.DESCRIPTOR.services_by_name["TaskService"]
+    server = make_server({descriptor.full_name: calls.handlers(descriptor, service)}, calls.others(), {})
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:
