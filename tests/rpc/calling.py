@@ -17,6 +17,9 @@ from taskd.metrics.catalog import Catalog
 from taskd.rpc.accept import make_server
 from taskd.rpc.calls import Calls
 from taskd.rpc.identity import Metadata, by_word
+from taskd.rpc.peers import Peers
+from taskd.rpc.sever import sever
+from taskd.runtime.supervisor import Supervisor
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
 from tests.waiting import eventually
@@ -142,10 +145,13 @@ class Service:
 async def answering(service: Service, *, identify: Any = by_word, **options: Any) -> AsyncIterator[Answering]:
     """Serve a service as `TaskService`, through `Calls`, and nothing else."""
     catalog = Catalog()
-    calls = Calls(identify, catalog, **options)
+    port = 0
+    peers = Peers(lambda doomed: sever(doomed, port), Supervisor())
+    calls = Calls(identify, catalog, peers, **options)
     descriptor = pb.DESCRIPTOR.services_by_name["TaskService"]
-    server = make_server({descriptor.full_name: calls.handlers(descriptor, service)}, calls.others(), {})
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server = make_server({descriptor.full_name: calls.handlers(descriptor, service)}, calls.others(), {}, peers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    address = f"127.0.0.1:{port}"
     await server.start()
     try:
         async with calling(address) as caller:

@@ -218,7 +218,7 @@ async def test_who_asks_too_often_whether_it_is_there_is_sent_away(ann: Caller) 
         payload = await raw.until(GOAWAY)
     assert int.from_bytes(payload[4:8], "big") == ENHANCE_YOUR_CALM
     # Our own clients never do.
-    assert OPTIONS["grpc.http2.min_recv_ping_interval_without_data_ms"] < KEEPALIVE * 1000
+    assert OPTIONS["grpc.http2.min_ping_interval_without_data_ms"] < KEEPALIVE * 1000
     assert await answers(ann)
 
 
