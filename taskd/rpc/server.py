@@ -198,7 +198,8 @@ class GrpcServer:
         servicer = ReflectionServicer(self._reflected)
 
         async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            async for one in servicer.ServerReflectionInfo(_prompt(requests), context):
+            answers: Any = servicer.ServerReflectionInfo(_prompt(requests), context)
+            async for one in answers:
                 yield one
 
         handler = grpc.stream_stream_rpc_method_handler(
