@@ -48,9 +48,10 @@ ONLY = {
 }
 """Which parts may import a foreign package."""
 
-SPAWNERS = {"runtime", "cli", "app", "store.embedded"}
+SPAWNERS = {"runtime", "cli", "app", "store.embedded", "rpc.accept"}
 """Which parts may start asyncio tasks without a supervisor: its own floor, the command that is the process, the stop of
-everything, and the server that must live before and after all else."""
+everything, the server that must live before and after all else, and where gRPC's calls begin, whose errors grpcio sees
+to."""
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 50
 

@@ -28,6 +28,7 @@ from taskd.errors import Malformed, TaskdError, TooLarge, Unauthenticated, Unava
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.channel import MAX_ANSWER
 from taskd.rpc.identity import RULES, Metadata, caller_of
+from taskd.rpc.peers import Peers
 from taskd.rpc.status import INSIDE, TRAILER, Code, code_of, status_of
 from taskd.service.auth import Gate
 
@@ -46,12 +47,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 MOST_OPEN = 1000
 """Calls with one answer that are worked on at once. Streams are not among them: they stay, and cost little."""
 
-MOST_UNREAD = 256 * 1024 * 1024
-"""Bytes of answers that may wait for callers who don't take them; beyond it calls are refused."""
-
-SMALL = 16 * 1024
-"""Bytes of an answer that is not worth counting."""
-
 OTHER = "other"
 """The method, in metrics and log, of calls of what does not exist."""
 
@@ -65,19 +60,26 @@ class Calls:
     Args:
         gate: lets callers in.
         catalog: where calls are counted.
+        peers: the connections.
         most_open: see `MOST_OPEN`.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, gate: Gate, catalog: Catalog, *, most_open: int = MOST_OPEN, clock: Clock = monotonic
+        self,
+        gate: Gate,
+        catalog: Catalog,
+        peers: Peers,
+        *,
+        most_open: int = MOST_OPEN,
+        clock: Clock = monotonic,
     ) -> None:
         self._gate = gate
         self._catalog = catalog
+        self._peers = peers
         self._most_open = most_open
         self._clock = clock
         self._open = 0
-        self._unread = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -87,18 +89,17 @@ class Calls:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
 
-    def handlers(self, service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
-        """Return the handlers of a service's methods.
+    def handlers(self, service: ServiceDescriptor, implementation: object) -> dict[str, Handler]:
+        """Return the handlers of a service's methods by their names.
 
         Raises:
             AttributeError: the implementation lacks one.
             KeyError: nobody has said whom a method is for.
         """
-        methods = {
+        return {
             method.name: self._handler(method, getattr(implementation, _snake(method)))
             for method in service.methods
         }
-        return grpc.method_handlers_generic_handler(service.full_name, methods)
 
     def others(self) -> grpc.GenericRpcHandler:
         """Return the handler of all that no other handles, to be asked last: it refuses, and counts."""
@@ -140,14 +141,15 @@ class Calls:
     ) -> Callable[..., Awaitable[Any]]:
         seconds = self._catalog.grpc_seconds.labels(name)
 
-        async def run(user: User, request: bytes) -> bytes:
+        async def run(user: User, request: bytes, context: Context) -> bytes:
             if self._open > self._most_open:
                 raise Unavailable(f"more than {self._most_open} calls at once")
-            if self._unread > MOST_UNREAD:
-                raise Unavailable(f"more than {MOST_UNREAD} bytes of answers wait for their callers")
+            self._peers.check(context.peer())
             body = _encoded(await call(user, read(request)))
             if len(body) > MAX_ANSWER:
                 raise TooLarge(f"the answer has {len(body)} bytes, more than {MAX_ANSWER}: ask for a smaller `limit`")
+            # No await from here to where gRPC has it.
+            self._hold(len(body), context)
             return body
 
         async def answer(request: bytes, context: Context) -> bytes:
@@ -156,8 +158,9 @@ class Calls:
             self._idle.clear()
             try:
                 # Empty when the call was refused: its status is all that counts.
-                body: bytes = await self._run(name, access, context, lambda user: run(user, request)) or b""
-                self._hold(len(body), context)
+                body: bytes = (
+                    await self._run(name, access, context, lambda user: run(user, request, context)) or b""
+                )
                 return body
             finally:
                 seconds.observe(self._clock() - begun)
@@ -169,22 +172,15 @@ class Calls:
 
     def _hold(self, size: int, context: Context) -> None:
         """Count an answer until its caller has taken it: one that gives gRPC no window can make it wait for good."""
-        if size > SMALL:
-            self._unread += size
-
-            def taken(_: object) -> None:
-                self._unread -= size
-
-            # Its type stub wants another argument than the context that it is called with.
-            context.add_done_callback(taken)  # type: ignore[arg-type]
+        taken = self._peers.hold(context.peer(), size)
+        # Its type stub wants another argument than the context that it is called with.
+        context.add_done_callback(lambda _: taken())  # type: ignore[arg-type]
 
     def _answers(
         self, name: str, access: Access, read: Read, call: Callable[..., Awaitable[None]]
     ) -> Callable[..., Awaitable[None]]:
         async def answer(request: bytes, context: Context) -> None:
-            await self._run(
-                name, access, context, lambda user: self._held(user, call(user, read(request), context.write))
-            )
+            await self._stream(name, access, context, lambda user: call(user, read(request), context.write))
 
         return answer
 
@@ -192,11 +188,20 @@ class Calls:
         self, name: str, access: Access, call: Callable[..., Awaitable[None]]
     ) -> Callable[..., Awaitable[None]]:
         async def answer(requests: AsyncIterator[Message], context: Context) -> None:
-            await self._run(
-                name, access, context, lambda user: self._held(user, call(user, requests, context.write))
-            )
+            await self._stream(name, access, context, lambda user: call(user, requests, context.write))
 
         return answer
+
+    async def _stream(
+        self, name: str, access: Access, context: Context, call: Callable[[User], Awaitable[None]]
+    ) -> None:
+        async def run(user: User) -> None:
+            with self._peers.stream(context.peer()):
+                await self._held(user, call(user))
+
+        await self._run(name, access, context, run)
+        # Its status waits behind what it was sent: a caller that does not read takes neither.
+        self._hold(0, context)
 
     async def _held(self, user: User, stream: Awaitable[None]) -> None:
         """Serve a stream for as long as its caller's token is good.

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from taskd.rpc.calls import Handler
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
@@ -22,6 +23,7 @@ LOOK_EVERY = 1.0
 """Seconds between looks on behalf of those who watch."""
 
 Answer = health_pb2.HealthCheckResponse
+_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class HealthCalls(health_pb2_grpc.HealthServicer):
@@ -62,6 +64,12 @@ class HealthCalls(health_pb2_grpc.HealthServicer):
             self._change.set()
             self._change = asyncio.Event()
         return ready
+
+    def handlers(self) -> dict[str, dict[str, Handler]]:
+        """Return the handlers of its methods."""
+        kinds = {"Check": grpc.unary_unary_rpc_method_handler, "Watch": grpc.unary_stream_rpc_method_handler}
+        read, write = health_pb2.HealthCheckRequest.FromString, Answer.SerializeToString
+        return {_NAME: {name: make(getattr(self, name), read, write) for name, make in kinds.items()}}
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> Answer:
         """Answer with how things are now."""

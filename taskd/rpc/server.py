@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from taskd.errors import StartError, Unavailable
 from taskd.metrics.catalog import Catalog
-from taskd.rpc.calls import Calls, Handler
+from taskd.rpc.accept import make_server
+from taskd.rpc.calls import Calls, Context, Handler
 from taskd.rpc.channel import KEEPALIVE, KEEPALIVE_ANSWER, MAX_ANSWER, MAX_REQUEST, server_credentials
 from taskd.rpc.health import HealthCalls
+from taskd.rpc.peers import Peers
+from taskd.rpc.sever import sever
 from taskd.rpc.tasks import TaskCalls
 from taskd.rpc.tokens import TokenCalls
 from taskd.rpc.watch import Watches
@@ -30,6 +36,15 @@ logger = logging.getLogger("taskd.grpc")
 MAX_STREAMS = 1000
 """Calls that are open at once on one connection (RFC 9113 6.5.2); a client waits with more."""
 
+MAX_CONNECTIONS = 2000
+"""Connections at once; core closes others as it accepts them."""
+
+BEGINS_WITHIN = 10.0
+"""Seconds that a connection may take for its preface and first settings (RFC 9113, 3.4), as for a head over HTTP."""
+
+IDLE = 300.0
+"""Seconds without a call after which a connection is closed; a client that has more to say makes another."""
+
 MAX_METADATA = 16 * 1024
 """Bytes of a call's metadata, as of the head of a request over HTTP."""
 
@@ -39,6 +54,9 @@ OPTIONS = {
     "grpc.max_metadata_size": MAX_METADATA,
     "grpc.absolute_max_metadata_size": MAX_METADATA,
     "grpc.max_concurrent_streams": MAX_STREAMS,
+    "grpc.max_allowed_incoming_connections": MAX_CONNECTIONS,
+    "grpc.server_handshake_timeout_ms": round(BEGINS_WITHIN * 1000),
+    "grpc.max_connection_idle_ms": round(IDLE * 1000),
     # A connection whose other side is gone, though nobody closed it, is found by asking.
     "grpc.keepalive_time_ms": round(KEEPALIVE * 1000),
     "grpc.keepalive_timeout_ms": round(KEEPALIVE_ANSWER * 1000),
@@ -47,7 +65,7 @@ OPTIONS = {
     "grpc.http2.ping_timeout_ms": round(KEEPALIVE_ANSWER * 1000),
     "grpc.http2.max_pings_without_data": 0,
     # Clients that ask more often are sent away with ENHANCE_YOUR_CALM; ours ask every `KEEPALIVE` seconds.
-    "grpc.http2.min_recv_ping_interval_without_data_ms": round(KEEPALIVE * 500),
+    "grpc.http2.min_ping_interval_without_data_ms": round(KEEPALIVE * 500),
     # Two servers on one port would share its connections, and neither would notice.
     "grpc.so_reuseport": 0,
 }
@@ -94,15 +112,19 @@ class GrpcServer:
         self.address: str | None = None
         """`host:port`, once it has started."""
         self.watches = Watches(feed)
-        calls = self._calls = Calls(gate, catalog)
+        self._port = 0
+        self._peers = Peers(lambda doomed: sever(doomed, self._port), supervisor)
+        calls = self._calls = Calls(gate, catalog, self._peers)
         self._tls = tls
         self._supervisor = supervisor
-        task_calls = TaskCalls(tasks, reads, feed, self.watches)
-        self._handlers = [
-            calls.handlers(_SERVICES["TaskService"], task_calls),
-            calls.handlers(_SERVICES["WorkerService"], work),
-            calls.handlers(_SERVICES["TokenService"], TokenCalls(tokens)),
-        ]
+        parts = {
+            "TaskService": TaskCalls(tasks, reads, feed, self.watches),
+            "WorkerService": work,
+            "TokenService": TokenCalls(tokens),
+        }
+        self._services = {
+            _SERVICES[name].full_name: calls.handlers(_SERVICES[name], part) for name, part in parts.items()
+        }
         names = [service.full_name for service in _SERVICES.values()]
         self._health = HealthCalls(health, names, supervisor)
         self._reflected = [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *_REFLECTION]
@@ -125,27 +147,27 @@ class GrpcServer:
         except RuntimeError:
             raise StartError(f"gRPC can't listen on {shown}:{port}: the address is taken, or is none of here") from None
         self.address = f"{shown}:{found}"
+        self._port = found
+        self._peers.start()
         self._health.start()
         self._guard.start()
 
     async def _serve(self, address: str) -> int:
         """Begin to take calls; return the port."""
-        server = grpc.aio.server(options=list(OPTIONS.items()))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        server.add_generic_rpc_handlers((*self._handlers, self._reflection(), self._calls.others()))
-        port = server.add_insecure_port(address) if self._tls is None else self._add_secure(server, address, self._tls)
+        services = {**self._services, **self._health.handlers(), **self._reflection()}
+        server = make_server(services, self._calls.others(), OPTIONS, self._peers)
+        if self._tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, server_credentials(self._tls))
         await server.start()
         self._servers.append(server)
         return port
 
-    @staticmethod
-    def _add_secure(server: grpc.aio.Server, address: str, tls: Tls) -> int:
-        return server.add_secure_port(address, server_credentials(tls))
-
     async def run_once(self) -> float:
         """Serve anew if the server has ended by itself; return the seconds until the next look.
 
-        grpcio's takes no more calls after one whose method is no UTF-8, whoever sent it; those that are open go on.
+        Nothing is known that ends it (see `accept`); those calls that are open would go on.
         """
         try:
             # Not waiting: it raises what the server ended with.
@@ -179,28 +201,35 @@ class GrpcServer:
         await self._guard.stop()
         while self._servers:
             await self._servers.pop().stop(0)
+        await self._peers.stop()
 
-    def _reflection(self) -> grpc.GenericRpcHandler:
+    def _reflection(self) -> dict[str, dict[str, Handler]]:
         """Return reflection under both its names: the messages of v1 are those of v1alpha."""
         servicer = ReflectionServicer(self._reflected)
-        methods = [f"{name}/ServerReflectionInfo" for name in _REFLECTION]
-        return _Named(
-            {
-                f"/{method}": grpc.stream_stream_rpc_method_handler(
-                    self._calls.reflection(servicer.ServerReflectionInfo, method),
+
+        async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            answers: Any = servicer.ServerReflectionInfo(_prompt(requests), context)
+            async for one in answers:
+                yield one
+
+        return {
+            name: {
+                "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                    self._calls.reflection(answer, f"{name}/ServerReflectionInfo"),
                     reflection_pb2.ServerReflectionRequest.FromString,
                     reflection_pb2.ServerReflectionResponse.SerializeToString,
                 )
-                for method in methods
             }
-        )
+            for name in _REFLECTION
+        }
 
 
-class _Named(grpc.GenericRpcHandler):
-    """Handlers of several services by their full names."""
-
-    def __init__(self, handlers: dict[str, Handler]) -> None:
-        self._handlers = handlers
-
-    def service(self, call: grpc.HandlerCallDetails) -> Handler | None:
-        return self._handlers.get(call.method)
+async def _prompt(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Yield requests until there is none for a while: what has come of one that never ends is kept as long."""
+    while True:
+        try:
+            async with asyncio.timeout(BEGINS_WITHIN):
+                request = await anext(requests)
+        except (TimeoutError, StopAsyncIteration):
+            return
+        yield request

@@ -26,10 +26,8 @@ from taskd.service.ports import Feed
 from taskd.v1 import taskd_pb2 as pb
 
 READ = 100
-"""Events of one read. An event may carry 256 KiB of payload, and as many callers resume at once as come."""
-
-FIRST_READ = 10
-"""Events of the first read: they may be large."""
+"""Events of one read at the most. One may be of a megabyte, and as many callers resume at once as come: the first read
+is of one event, and each of as many as would have been about `BEHIND` bytes when the last one was taken."""
 
 PATIENCE = 60.0
 """Seconds that a caller may take to read one answer."""
@@ -72,11 +70,13 @@ class Watches:
     Args:
         feed: the log.
         heartbeat: see `HEARTBEAT`.
+        patience: see `PATIENCE`.
     """
 
-    def __init__(self, feed: Feed, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(self, feed: Feed, heartbeat: float = HEARTBEAT, patience: float = PATIENCE) -> None:
         self._feed = feed
         self._heartbeat = heartbeat
+        self._patience = patience
         self._live: set[Watch] = set()
         self._entries: TTLCache[EventKey, bytes] = TTLCache(ttl=KEPT_FOR, entries=KEPT, size=KEPT_BYTES)
         self._stopping = False
@@ -96,7 +96,7 @@ class Watches:
             key, start = place.key, pb.WatchStart(recovered=place.recovered)
         else:
             key, start = self._feed.position, pb.WatchStart()
-        watch = Watch(self._feed, wants, self._entry, send, self._heartbeat)
+        watch = Watch(self._feed, wants, self._entry, send, self._heartbeat, self._patience)
         if self._stopping:
             raise _stopped()
         self._live.add(watch)
@@ -139,9 +139,18 @@ class Watch:
         entry: encodes an event as an entry of an answer.
         send: sends an answer.
         heartbeat: see `HEARTBEAT`.
+        patience: see `PATIENCE`.
     """
 
-    def __init__(self, feed: Feed, wants: Sees, entry: Callable[[Event], bytes], send: Send, heartbeat: float) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        wants: Sees,
+        entry: Callable[[Event], bytes],
+        send: Send,
+        heartbeat: float,
+        patience: float,
+    ) -> None:
         self.ended: TaskdError | None = None
         """Why it has to end, if it has."""
         self._feed = feed
@@ -149,9 +158,11 @@ class Watch:
         self._entry = entry
         self._send = send
         self._heartbeat = heartbeat
+        self._patience = patience
         self._task = asyncio.current_task()
         self._news = asyncio.Event()
-        self._waiting: list[tuple[EventKey, bytes]] = []
+        self._waiting: list[Event] = []
+        # Not encoded: all who are told of a batch have its events in common, however large it is.
         self._size = 0
         self._seen = feed.position
 
@@ -164,14 +175,14 @@ class Watch:
 
     async def run(self, key: EventKey, start: pb.WatchStart) -> None:
         """Greet, send what was missed, then what happens."""
-        await self._send(self._place(key, start))
+        await self._send_in_time(self._place(key, start))
         self._seen = key
         await self._catch_up()
         # From the look at the position to here nothing was awaited, so no batch fell in between.
         leave = self._feed.subscribe(self._take)
         try:
             if self._seen > key:
-                await self._send(self._place(self._seen))
+                await self._send_in_time(self._place(self._seen))
             while True:
                 await self._silence()
                 await self._flush()
@@ -180,7 +191,7 @@ class Watch:
 
     async def _catch_up(self) -> None:
         """Send what is behind the place until there is no more."""
-        number = FIRST_READ
+        number = 1
         while self._seen < self._feed.position:
             before = self._feed.position
             events = await self._feed.read(self._seen, number)
@@ -191,8 +202,8 @@ class Watch:
             if len(events) < number:
                 # All up to where the feed was has been seen, also where its last events are gone.
                 self._seen = max(self._seen, before)
-            # An event may be of a megabyte, and its reader slow: few are held then.
-            number = max(1, number // 4) if self._size > BEHIND else min(READ, number * 2)
+            each = self._size // len(self._waiting) if self._waiting else 0
+            number = max(1, min(READ, number * 2, BEHIND // max(1, each)))
             await self._flush()
 
     def _take(self, events: Sequence[Event]) -> None:
@@ -209,9 +220,8 @@ class Watch:
     def _gather(self, events: Sequence[Event]) -> None:
         for event in events:
             if self._wants(event):
-                entry = self._entry(event)
-                self._waiting.append((event.key, entry))
-                self._size += len(entry)
+                self._waiting.append(event)
+                self._size += _size_of(event)
 
     async def _silence(self) -> None:
         """Wait for news; with a sign of life now and then."""
@@ -220,29 +230,31 @@ class Watch:
                 async with asyncio.timeout(self._heartbeat):
                     await self._news.wait()
             except TimeoutError:
-                await self._send(self._place(self._seen))
+                await self._send_in_time(self._place(self._seen))
         self._news.clear()
 
     async def _flush(self) -> None:
         """Send what waits, in pieces of about `ANSWER` bytes."""
         while self._waiting:
             piece: list[bytes] = []
-            size = 0
+            size = counted = 0
             waiting, self._waiting = self._waiting, []
-            for number, (key, entry) in enumerate(waiting, 1):
+            for number, event in enumerate(waiting, 1):
+                entry = self._entry(event)
                 piece.append(entry)
                 size += len(entry)
+                counted += _size_of(event)
                 if size >= ANSWER or number == len(waiting):
-                    await self._send_in_time(b"".join((*piece, self._place(key))))
-                    self._size -= size
-                    piece, size = [], 0
+                    await self._send_in_time(b"".join((*piece, self._place(event.key))))
+                    self._size -= counted
+                    piece, size, counted = [], 0, 0
 
     async def _send_in_time(self, answer: bytes) -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await self._send(answer)
         except TimeoutError:
-            raise SlowReader(f"nothing was read for {PATIENCE:g} seconds", retry_after=0.1) from None
+            raise SlowReader(f"nothing was read for {self._patience:g} seconds", retry_after=0.1) from None
 
     def _place(self, key: EventKey, start: pb.WatchStart | None = None) -> bytes:
         """Return an answer without events. Joined to entries it is one with them."""
@@ -251,6 +263,12 @@ class Watch:
         if now is not None:
             place.now.CopyFrom(timestamp(now))
         return place.SerializeToString()
+
+
+def _size_of(event: Event) -> int:
+    """Return about how many bytes an event takes."""
+    task = event.task
+    return 512 + len(task.title) + len(task.description) + len(task.payload_json) + len(task.result_json or "")
 
 
 def _filter(request: pb.WatchTasksRequest, sees: Sees) -> Sees:

@@ -13,7 +13,11 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from taskd.metrics.catalog import Catalog
+from taskd.rpc.accept import make_server
 from taskd.rpc.calls import Calls
+from taskd.rpc.peers import Peers
+from taskd.rpc.sever import sever
+from taskd.runtime.supervisor import Supervisor
 from taskd.service.auth import Gate
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
@@ -141,12 +145,13 @@ class Service:
 async def answering(service: Service, *, gate: Gate | None = None, **options: Any) -> AsyncIterator[Answering]:
     """Serve a service as `TaskService`, through `Calls`, and nothing else."""
     catalog = Catalog()
-    calls = Calls(gate or trusting(), catalog, **options)
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        (calls.handlers(pb.DESCRIPTOR.services_by_name["TaskService"], service), calls.others())
-    )
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    port = 0
+    peers = Peers(lambda doomed: sever(doomed, port), Supervisor())
+    calls = Calls(gate or trusting(), catalog, peers, **options)
+    descriptor = pb.DESCRIPTOR.services_by_name["TaskService"]
+    server = make_server({descriptor.full_name: calls.handlers(descriptor, service)}, calls.others(), {}, peers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    address = f"127.0.0.1:{port}"
     await server.start()
     try:
         async with calling(address) as caller:

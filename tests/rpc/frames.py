@@ -8,8 +8,10 @@ import struct
 from collections.abc import AsyncIterator
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS = 1, 4
+NO_WINDOW = PREFACE + b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0"
+"""A beginning after which nothing may be sent on a stream (SETTINGS_INITIAL_WINDOW_SIZE, 6.5.2)."""
 EMPTY = b"\0\0\0\0\0"
 """A message of no bytes (gRPC over HTTP/2, "Length-Prefixed-Message")."""
 
@@ -21,14 +23,19 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
 
-def call(path: bytes, *metadata: tuple[bytes, bytes], stream: int = 1) -> bytes:
-    """Return a gRPC call as frames; names and values are literal (RFC 7541 6.2.2), so any bytes go."""
+def call(path: bytes, *metadata: tuple[bytes, bytes], stream: int = 1, message: bytes = EMPTY) -> bytes:
+    """Return a gRPC call as frames."""
+    return begin(path, *metadata, stream=stream) + frame(DATA, END_STREAM, stream, message)
+
+
+def begin(path: bytes, *metadata: tuple[bytes, bytes], stream: int = 1) -> bytes:
+    """Return the first frame of a call; names and values are literal (RFC 7541 6.2.2), so any bytes go."""
     fields = [
         (b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"x"),
         (b"te", b"trailers"), (b"content-type", b"application/grpc"), *metadata,
     ]  # fmt: skip
     block = b"".join(b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in fields)
-    return frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, EMPTY)
+    return frame(HEADERS, END_HEADERS, stream, block)
 
 
 class Raw:
@@ -49,6 +56,13 @@ class Raw:
             payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
         return head[3], int.from_bytes(head[5:], "big"), payload
 
+    async def answering(self) -> tuple[int, int, bytes]:
+        """Return the next frame; a ping is answered first (6.7): who does not is soon taken for gone."""
+        kind, stream, payload = await self.frame()
+        if kind == PING and payload:
+            self.writer.write(frame(PING, 1, 0, payload))
+        return kind, stream, payload
+
     async def until(self, kind: int) -> bytes:
         """Return the payload of the next frame of a kind."""
         while True:
@@ -56,10 +70,19 @@ class Raw:
             if found == kind:
                 return payload
 
+    async def some(self) -> bytes:
+        """Return some bytes; none when the server has closed."""
+        return await self._reader.read(65536)
+
     async def rest(self) -> bytes:
         """Return what comes until the server closes."""
         async with asyncio.timeout(WITHIN):
             return await self._reader.read()
+
+    async def closed(self) -> None:
+        """Wait until the server has closed, in whatever way."""
+        with contextlib.suppress(ConnectionError):
+            await self.rest()
 
 
 @contextlib.asynccontextmanager

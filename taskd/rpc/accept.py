@@ -1,0 +1,169 @@
+"""How calls are accepted: grpcio's server, with an accept loop that a caller can't end, and that knows who calls.
+
+Its own loop decodes the path of each call that no registered method takes, and ends with the first one that is no
+UTF-8: the port closes for everybody. And it begins to receive whatever anybody begins to send. Here all methods are
+registered, so core itself compares their paths, byte by byte; and calls never come to that loop: they are answered from
+where they are received, after `Peers` has given them a turn.
+
+grpcio's parts that this stands on are not public, so it looks whether they are there and take what they are given. If a
+release has others, its own loop serves, and the server's guard is what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+from taskd.rpc.calls import Context, Handler
+from taskd.rpc.peers import Peers, TooMuchUnread
+
+logger = logging.getLogger("taskd.grpc")
+
+_CORE: Any = cygrpc
+_PARAMETERS = {
+    "_handle_rpc": (
+        "method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"
+    ),
+    "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
+}  # fmt: skip
+"""What is called with which arguments."""
+
+_CALLABLE = ("_MethodResolver", "_ServicerContext")
+_METHODS = ("_request_call", "_request_registered_call")
+
+
+def can_accept() -> bool:
+    """Return whether this grpcio is built as this module takes it to be."""
+    try:
+        found = {name: tuple(inspect.signature(getattr(_CORE, name)).parameters) for name in _PARAMETERS}
+        parts = [getattr(_CORE, name) for name in _CALLABLE] + [getattr(_CORE.AioServer, name) for name in _METHODS]
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return found == _PARAMETERS and all(map(callable, parts))
+
+
+def make_server(
+    services: Mapping[str, Mapping[str, Handler]],
+    others: grpc.GenericRpcHandler,
+    options: Mapping[str, Any],
+    peers: Peers,
+) -> grpc.aio.Server:
+    """Return a server that has not started.
+
+    Args:
+        services: the handlers of methods by their names, by the full names of their services. Those with one request
+            are coroutines; those with a stream of requests limit the time that one may take.
+        others: has a handler for whatever is none of these.
+        options: see `grpc.aio.server`.
+        peers: says who may send.
+    """
+    given = list(options.items())
+    server: Any = grpc.aio.server(options=given)
+    if can_accept():
+        paths = {
+            f"/{service}/{name}".encode(): handler
+            for service, methods in services.items()
+            for name, handler in methods.items()
+        }
+        # As grpc.aio.Server makes its own, which is let go without having been started.
+        server._server = _accepting()(asyncio.get_running_loop(), paths, others, given, peers)
+    else:
+        logger.warning("grpcio %s accepts calls in a way of its own: a caller can disturb it", grpc.__version__)
+    server.add_generic_rpc_handlers((others,))
+    for service, methods in services.items():
+        server.add_registered_method_handlers(service, dict(methods))
+    found: grpc.aio.Server = server
+    return found
+
+
+def _accepting() -> Any:
+    """Return the class of servers; made when it is wanted: a grpcio that is built otherwise may have no such base."""
+
+    class Accepting(_CORE.AioServer):  # type: ignore[misc]
+        """A server that answers its calls past grpcio's loop."""
+
+        def __init__(
+            self,
+            loop: asyncio.AbstractEventLoop,
+            paths: Mapping[bytes, Handler],
+            others: grpc.GenericRpcHandler,
+            options: list[tuple[str, Any]],
+            peers: Peers,
+        ) -> None:
+            super().__init__(loop, None, (), (), tuple(options), None)
+            self._own_loop = loop
+            self._paths = paths
+            self._others = _CORE._MethodResolver([others], {})
+            self._peers = peers
+            self._answering: set[asyncio.Task[None]] = set()
+
+        async def _request_call(self) -> Any:
+            """Answer calls of what does not exist; return none. Ends with core's error when the server stops."""
+            while True:
+                state = await super()._request_call()
+                # The path stays unread, and so does what is sent.
+                self._spawn(_CORE._handle_rpc("other", self._others, (), state, self._own_loop, False), state)
+
+        async def _request_registered_call(self, path: bytes) -> Any:
+            """Answer calls of a method; return none. Ends as above."""
+            handler, name = self._paths[path], path.decode()
+            while True:
+                state = await super()._request_registered_call(path)
+                self._spawn(_in_turn(self._peers, name, handler, state, self._own_loop), state)
+
+        def _spawn(self, call: Coroutine[Any, Any, None], state: Any) -> None:
+            # It also has the call cancelled when its caller goes away.
+            whole = _CORE._schedule_rpc_coro(call, state, self._own_loop, "taskd")
+            task = self._own_loop.create_task(whole, name="grpc call")
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    return Accepting
+
+
+async def _in_turn(
+    peers: Peers, name: str, handler: Handler, state: Any, loop: asyncio.AbstractEventLoop
+) -> None:
+    """Answer a call of a method once its connection has a turn."""
+    peer = _CORE._ServicerContext(state, None, None, loop).peer()
+    arrived: Callable[[], None] | None = None
+    try:
+        arrived = await peers.enter(peer)
+        noting = _noting(handler, arrived)
+    except TooMuchUnread as error:
+        noting = _refusing(error)
+    try:
+        resolver = _CORE._MethodResolver([], {name: noting})
+        await _CORE._handle_rpc(name, resolver, (), state, loop, False)
+    finally:
+        if arrived is not None:
+            arrived()
+
+
+def _noting(handler: Any, arrived: Callable[[], None]) -> Handler:
+    """Return a handler that takes note when the request is there; one that sees to a stream of them sees to that."""
+    if handler.request_streaming:
+        arrived()
+        found: Handler = handler
+        return found
+    answer = handler.unary_stream if handler.response_streaming else handler.unary_unary
+
+    async def run(request: Any, context: Context) -> Any:
+        arrived()
+        return await answer(request, context)
+
+    make = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+    return make(run, handler.request_deserializer, handler.response_serializer)
+
+
+def _refusing(error: TooMuchUnread) -> Handler:
+    async def refuse(requests: object, context: Context) -> None:
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
