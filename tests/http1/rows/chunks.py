@@ -91,12 +91,14 @@ TRAILERS: list[Row] = [
         fields=((b"transfer-encoding", b"chunked"),)),
     good("several trailers", "9112 7.1.2", CHUNKED + b"0\r\nA: b\r\nC:\r\nA: d\r\n\r\n"),
     good("a trailer that means nothing here", "9110 6.5.1",
-        CHUNKED + b"0\r\nAuthorization: a\r\nConnection: close\r\n\r\n"),
+        CHUNKED + b"0\r\nAuthorization: a\r\nExpect: b\r\n\r\n"),
     *(
         bad(f"the trailer {text!r}", "9110 6.5.1", CHUNKED + b"0\r\n" + text + b"\r\n\r\n")
-        for text in (b"Content-Length: 3", b"content-length: 0", b"Transfer-Encoding: chunked",
-        b"transfer-encoding: x", b"Host: b",
-                     b"A: b\r\nContent-Length: 1")
+        for text in (
+            b"Content-Length: 3", b"content-length: 0", b"Transfer-Encoding: chunked", b"transfer-encoding: x",
+            b"Host: b", b"Connection: close", b"connection: keep-alive", b"Upgrade: x", b"TE: trailers", b"Trailer: a",
+            b"Keep-Alive: timeout=5", b"A: b\r\nContent-Length: 1",
+        )
     ),
     *(
         bad(f"the trailer {text!r}", "9112 5", CHUNKED + b"0\r\n" + text + b"\r\n\r\n")
