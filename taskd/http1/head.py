@@ -17,8 +17,9 @@ _NAME = re.compile(_TOKEN)
 # RFC 9112 3: one SP between the parts. The target is any visible ASCII: clients send `"` and `|` as they are. But a
 # `#` never belongs to a target (RFC 9110 7.1), and readers differ on what it does.
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~]+) HTTP/([0-9])\.([0-9])')
-# RFC 3986 3.2.2 and 3.2.3, without user information, which RFC 9110 4.2.4 says to treat as an error.
-_AUTHORITY = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+# RFC 3986 3.2.2 and 3.2.3, without user information, which RFC 9110 4.2.4 says to treat as an error, and without the
+# comma: no name has one, but two Host fields that somebody on the way joined do.
+_AUTHORITY = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
 _HOST = re.compile(_AUTHORITY)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(rb"https?://(" + _AUTHORITY + rb")(?:[/?].*)?", re.IGNORECASE)
