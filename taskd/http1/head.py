@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from taskd.http1.limits import BadRequest, Limits
 
@@ -16,11 +17,22 @@ _NAME = re.compile(_TOKEN)
 # RFC 9112 3: one SP between the parts. The target is any visible ASCII: clients send `"` and `|` as they are. But a
 # `#` never belongs to a target (RFC 9110 7.1), and readers differ on what it does.
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~]+) HTTP/([0-9])\.([0-9])')
-# RFC 3986 3.2.2 and 3.2.3, without user information, which RFC 9110 4.2.4 says to treat as an error.
-_AUTHORITY = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
+# RFC 3986 3.2.2 and 3.2.3, without user information, which RFC 9110 4.2.4 says to treat as an error, and without the
+# comma: no name has one, but two Host fields that somebody on the way joined do.
+_AUTHORITY = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
 _HOST = re.compile(_AUTHORITY)
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(rb"https?://(" + _AUTHORITY + rb")(?:[/?].*)?", re.IGNORECASE)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"})
+# RFC 9110 5.3: fields that are no lists come once. Of two, one reader takes the first and the next one the last: who
+# asks, from where, and for what must not depend on that.
+_ONCE = frozenset(
+    {
+        b"authorization", b"content-location", b"content-range", b"content-type", b"date", b"from",
+        b"if-modified-since", b"if-range", b"if-unmodified-since", b"max-forwards", b"origin", b"range", b"referer",
+        b"user-agent", b"idempotency-key", b"sec-websocket-key", b"sec-websocket-version",
+    }
+)  # fmt: skip
 _LENGTH_DIGITS = 20  # as h11: more can't be meant, whatever the zeros in front
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -92,12 +104,37 @@ def parse_fields(lines: list[bytes], limits: Limits) -> Fields:
     return tuple(fields)
 
 
+def _once(fields: Fields) -> None:
+    seen: set[bytes] = set()
+    for name, _ in fields:
+        if name in seen and name in _ONCE:
+            raise BadRequest(400, "a field that is no list came twice")
+        seen.add(name)
+
+
+def _is_authority(value: bytes) -> bool:
+    """Tell whether it is a host, with a port that can be one or without (RFC 3986 3.2)."""
+    if _HOST.fullmatch(value) is None:
+        return False
+    port = value.rpartition(b":")[2]
+    # Within brackets there is no port: the last part of an address ends with one.
+    if port.isdigit() and b":" in value and int(port) > 65535:
+        return False
+    if not value.startswith(b"["):
+        return True
+    try:
+        IPv6Address(value[1 : value.index(b"]")].decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
 def _host(fields: Fields, target: bytes, version: tuple[int, int]) -> None:
     """RFC 9112 3.2: exactly one valid Host in HTTP/1.1; at most one before."""
     hosts = [value for name, value in fields if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == (1, 1)):
         raise BadRequest(400, "exactly one Host field is needed")
-    if hosts and _HOST.fullmatch(hosts[0]) is None:
+    if hosts and not _is_authority(hosts[0]):
         raise BadRequest(400, "the Host field is malformed")
     absolute = _ABSOLUTE.fullmatch(target)
     # RFC 9112 3.2.2: Host repeats the target's authority. If it does not, somebody on the way was misled.
@@ -109,9 +146,13 @@ def _target(method: str, target: bytes, limits: Limits) -> None:
     """RFC 9112 3.2: the form of the target, as far as this server is concerned."""
     if len(target) > limits.target:
         raise BadRequest(414, f"the request target is longer than {limits.target} bytes")
+    # RFC 3986 2.1: refused here and not by who decodes it, since readers differ on what is left of it.
+    if _BAD_ESCAPE.search(target) is not None:
+        raise BadRequest(400, "the request target has a malformed percent-encoding")
     if target.startswith(b"/") or (target == b"*" and method == "OPTIONS"):
         return
-    if _ABSOLUTE.fullmatch(target) is None:
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or not _is_authority(absolute[1]):
         raise BadRequest(400, "the request target is malformed")
 
 
@@ -178,6 +219,7 @@ def parse_head(raw: bytes, limits: Limits) -> Head:
         raise BadRequest(501, "the method is not implemented")
     _target(method, target, limits)
     fields = parse_fields(lines[1:], limits)
+    _once(fields)
     _host(fields, target, version)
     content_length, chunked = _framing(fields, version, limits)
     connection = _joined(fields, b"connection") or b""

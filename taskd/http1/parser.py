@@ -52,8 +52,10 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])"
 _METHOD_SIZE = 64
 _METHOD = re.compile(rb"[^\x00-\x20\x7f]{1,%d} " % _METHOD_SIZE)
 _NO_TARGET = re.compile(rb"[\x00-\x20\x7f]")
-# RFC 9110 6.5.1: never in trailers, and llhttp refuses them there.
-_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"host"})
+# RFC 9110 6.5.1: never in trailers. llhttp refuses those of the framing there, and obeys those of the connection.
+_NO_TRAILER = frozenset(
+    {b"content-length", b"transfer-encoding", b"host", b"connection", b"upgrade", b"keep-alive", b"te", b"trailer"}
+)
 # RFC 9112 7.1 and 7.1.1, without the "bad" whitespace that no sender may generate. 16 digits are 64 bits.
 _CHUNK_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
@@ -259,6 +261,6 @@ class Parser:
             if section is None:
                 return self._wait()
             trailers = parse_fields(section[:-4].split(b"\r\n"), self._limits)
-            if any(name in _FRAMING for name, _ in trailers):
-                raise BadRequest(400, "a trailer speaks of the framing")
+            if any(name in _NO_TRAILER for name, _ in trailers):
+                raise BadRequest(400, "a trailer speaks of the framing or the connection")
         return self._read_end()

@@ -72,7 +72,6 @@ async def test_a_bad_query_is_refused_before_the_upgrade(target: bytes, fields: 
     ("target", "fields", "status", "says"),
     [
         (b"/ws?user=nobody", VERSION, b"401", b"WWW-Authenticate: Bearer"),
-        (b"/ws?user=%zz", VERSION, b"400", b""),
         (b"/ws", VERSION + b"Content-Length: 3\r\n", b"400", b""),
         (b"/ws", VERSION + b"Origin: https://evil.example\r\n", b"403", b""),
         (b"/ws", VERSION + b"Origin: null\r\n", b"403", b""),
