@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from websockets.server import ServerProtocol
-
 from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.model import User
 from taskd.errors import Rejected
 from taskd.ws import frames
 from taskd.ws.filter import ALL, Filter, Ping, read_message
 from taskd.ws.frames import Batch
+from taskd.ws.protocol import SocketProtocol
 from taskd.ws.wire import Wire
 
 MAX_HELD = 16
@@ -42,7 +41,7 @@ class Connection(Wire):
     """
 
     def __init__(
-        self, transport: asyncio.Transport, protocol: ServerProtocol, owner: Owner, user: User, client: str
+        self, transport: asyncio.Transport, protocol: SocketProtocol, owner: Owner, user: User, client: str
     ) -> None:
         super().__init__(transport, protocol)
         self.user = user

@@ -1,6 +1,6 @@
 """A WebSocket on a transport that an HTTP connection has given up: frames in, messages out.
 
-The protocol is `websockets.server.ServerProtocol`, which does no I/O; this is its glue to asyncio, and knows nothing of
+The protocol is that of `websockets`, which does no I/O; this is its glue to asyncio, and knows nothing of
 tasks. It has no task and no timer of its own. What it sends goes to the transport at once, so the transport's buffer is
 the connection's queue, and its size in bytes is how far the other side is behind.
 
@@ -14,9 +14,9 @@ import asyncio
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
 
 from taskd.ws.frames import PING, close_reason
+from taskd.ws.protocol import SocketProtocol
 
 BEHIND = 1024 * 1024
 """Bytes that a consumer may be behind before it is closed as slow."""
@@ -34,7 +34,7 @@ class Wire(asyncio.Protocol):
         behind: bytes; see `BEHIND`.
     """
 
-    def __init__(self, transport: asyncio.Transport, protocol: ServerProtocol, *, behind: int = BEHIND) -> None:
+    def __init__(self, transport: asyncio.Transport, protocol: SocketProtocol, *, behind: int = BEHIND) -> None:
         self.transport = transport
         self.cause = "client"
         """Why it ended, in few words that are the same each time; right once `ending` was called."""
@@ -197,14 +197,8 @@ class Wire(asyncio.Protocol):
     def _deliver(self, message: bytes) -> None:
         if self._opcode is Opcode.BINARY:
             self.binary(message)
-            return
-        try:
-            text = message.decode()
-        except UnicodeDecodeError:
-            # RFC 6455 8.1
-            self.fail(1007, "text is not UTF-8")
-            return
-        self.text(text)
+        else:
+            self.text(message.decode())
 
     def _flush(self) -> None:
         if not self._gone:
