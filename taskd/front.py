@@ -11,6 +11,8 @@ from taskd.config import Settings
 from taskd.http1.head import Head
 from taskd.http1.target import split
 from taskd.metrics.catalog import Catalog
+from taskd.runtime import descriptors
+from taskd.runtime.descriptors import Shares
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.cached import CachedReads, CachedTasks
 from taskd.service.health import PartsHealth
@@ -18,8 +20,8 @@ from taskd.service.ports import Feed, PartHealth, Tasks, View
 from taskd.service.views import LIST, TASK, pack_view, unpack_view, view_size
 from taskd.web.application import SOCKET_PATH, application, bare_routes, routes
 from taskd.web.identity import by_word
-from taskd.web.server import HttpServer
-from taskd.ws.hub import Hub
+from taskd.web.server import MAX_CONNECTIONS, HttpServer
+from taskd.ws.hub import MAX_SOCKETS, Hub
 
 ANSWER_WITHIN = 5.0
 """Seconds that requests which are being answered get at the end."""
@@ -57,15 +59,18 @@ class Front:
         self.tasks = CachedTasks(service, self.reads)
         self.hub: Hub | None = None
         origins = settings.cors_origins
+        shares = Shares.of(descriptors.limit(), MAX_CONNECTIONS, MAX_SOCKETS)
         if serves:
             per_user = settings.ws_connections_per_user
-            self.hub = Hub(feed, by_word, supervisor, per_user=per_user, origins=origins, catalog=catalog)
+            self.hub = Hub(
+                feed, by_word, supervisor, per_user=per_user, most=shares.sockets, origins=origins, catalog=catalog
+            )
             found = routes(self.tasks, self.reads, feed, health, catalog)
         else:
             found = bare_routes(health, catalog)
         upgrader = Sockets(self.hub) if self.hub else None
         handle = application(found, by_word, origins, catalog)
-        self.http = HttpServer(handle, supervisor, upgrader=upgrader, catalog=catalog)
+        self.http = HttpServer(handle, supervisor, upgrader=upgrader, max_connections=shares.http, catalog=catalog)
         if self.cache is not None:
             health.add("cache", self._cache_health)
         self._show()

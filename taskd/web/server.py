@@ -10,8 +10,10 @@ from taskd.errors import StartError
 from taskd.http1.head import HeadMemo
 from taskd.http1.limits import Limits
 from taskd.metrics.catalog import Catalog
+from taskd.runtime.budget import Budget
 from taskd.runtime.supervisor import Supervisor
 from taskd.web.connection import Connection, Times, Upgrader
+from taskd.web.listening import listen
 from taskd.web.message import Handler
 
 logger = logging.getLogger("taskd.http")
@@ -20,8 +22,23 @@ TICK = 1.0
 """Seconds between looks at the connections' deadlines."""
 
 BACKLOG = 1024
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted in one turn of the event loop; asyncio takes as many as the backlog is long."""
+
 MAX_CONNECTIONS = 10_000
-"""HTTP connections at once; beyond it a new one is dropped, so that those that are here can be served."""
+"""HTTP connections at once; beyond it the one that matters least makes room, see `HttpServer.opened`."""
+
+RELIEF = 8
+"""Connections that make room when descriptors have run out."""
+
+MAX_COMING = 32 * 1024 * 1024
+"""Bytes of requests that are not complete, of all connections."""
+
+MAX_BODIES = 32 * 1024 * 1024
+"""Bytes of bodies whose requests are being answered."""
+
+MAX_UNSENT = 48 * 1024 * 1024
+"""Bytes of answers that clients have not taken, of all connections."""
 
 
 class HttpServer:
@@ -34,6 +51,7 @@ class HttpServer:
         supervisor: owns the task of each request.
         upgrader: takes connections that ask for a WebSocket.
         limits, times: bounds on what clients send, and on how long they take.
+        max_connections: HTTP connections at once.
         clock: monotonic seconds, for deadlines.
         catalog: where requests are counted that never reach `handle`, because they can't be read.
     """
@@ -60,8 +78,13 @@ class HttpServer:
         self.catalog = catalog or Catalog()
         self.draining = False
         self._max = max_connections
+        self.coming: Budget[Connection] = Budget(MAX_COMING)
+        self.unsent: Budget[Connection] = Budget(MAX_UNSENT)
+        self.bodies = 0
+        self.fresh: dict[Connection, None] = {}
+        self.idle: dict[Connection, None] = {}
         self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
 
@@ -73,9 +96,9 @@ class HttpServer:
     @property
     def address(self) -> str | None:
         """Where it listens, as `host:port`, or None."""
-        if self._server is None or not self._server.sockets:
+        if not self._servers or not self._servers[0].sockets:
             return None
-        host, port, *_ = self._server.sockets[0].getsockname()
+        host, port, *_ = self._servers[0].sockets[0].getsockname()
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def start(self, host: str, port: int) -> None:
@@ -86,16 +109,22 @@ class HttpServer:
         """
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG)
+            sockets = await listen(host, port, BACKLOG)
         except OSError as error:
             raise StartError(f"can't listen on {host}:{port} (TASKD_HTTP): {error.strerror or error}") from None
+        for listening in sockets:
+            listening.keep_reserve(lambda: self.relieve(RELIEF))
+            server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=ACCEPTED_AT_ONCE)
+            # asyncio has listened anew, with as many as are to be accepted at once.
+            listening.listen(BACKLOG)
+            self._servers.append(server)
         self.draining = False
         self._arm()
 
     async def stop_accepting(self) -> None:
         """Close the listening socket."""
-        server, self._server = self._server, None
-        if server is not None:
+        servers, self._servers = self._servers, []
+        for server in servers:
             server.close()
 
     async def drain(self, within: float) -> None:
@@ -136,15 +165,47 @@ class HttpServer:
     # What connections tell.
 
     def opened(self, connection: Connection) -> None:
-        """A client has connected."""
-        if len(self._connections) >= self._max or self.draining:
+        """A client has connected. When all places are taken, one that is waited for makes room, if there is any.
+
+        First those who have never asked anything, then those who have been idle for longest, those whose request takes
+        longest to come, and those who take longest to take an answer. What is being worked on is never broken off.
+        """
+        if self.draining:
+            connection.abort()
+            return
+        if len(self._connections) >= self._max and not self.relieve(1):
             connection.abort()
             return
         self._connections.add(connection)
 
+    def relieve(self, number: int) -> bool:
+        """Drop some connections; return whether there were any to be dropped."""
+        for n in range(number):
+            found = next(iter(self.fresh or self.idle), None) or self.coming.oldest() or self.unsent.oldest()
+            if found is None:
+                return n > 0
+            found.drop()
+            self.closed(found)
+        return True
+
+    def begin(self, body: int) -> bool:
+        """Return whether a request with a body of this size can be worked on now; call `end` then."""
+        if body and self.bodies + body > MAX_BODIES:
+            return False
+        self.bodies += body
+        return True
+
+    def end(self, body: int) -> None:
+        """It has been answered."""
+        self.bodies -= body
+
     def closed(self, connection: Connection) -> None:
         """A connection has ended, or is another protocol's now."""
         self._connections.discard(connection)
+        self.fresh.pop(connection, None)
+        self.idle.pop(connection, None)
+        self.coming.hold(connection, 0)
+        self.unsent.hold(connection, 0)
         if not self._connections:
             self._empty.set()
 

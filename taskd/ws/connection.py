@@ -30,6 +30,12 @@ class Owner(Protocol):
     def lost(self, connection: Connection) -> None:
         """Its transport is gone."""
 
+    def unsent(self, connection: Connection, size: int) -> None:
+        """So many bytes wait for it to take them."""
+
+    def unread(self, connection: Connection, size: int) -> None:
+        """So many bytes of a message of its are here, and it is not whole."""
+
 
 class Connection(Wire):
     """A client's socket. It is made by the hub, which registers it before it greets.
@@ -119,3 +125,9 @@ class Connection(Wire):
 
     def lost(self) -> None:
         self._owner.lost(self)
+
+    def unsent(self, size: int) -> None:
+        self._owner.unsent(self, size)
+
+    def unread(self, size: int) -> None:
+        self._owner.unread(self, size)

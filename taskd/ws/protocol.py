@@ -20,6 +20,11 @@ class SocketProtocol(ServerProtocol):
     _utf8: codecs.IncrementalDecoder | None = None
     """Reads along with a text; None outside of one."""
 
+    @property
+    def buffered(self) -> int:
+        """Bytes of a frame that has not come whole."""
+        return len(self.reader.buffer)
+
     def recv_frame(self, frame: Frame) -> None:
         """Take a frame; as the original, what it raises fails the connection."""
         if frame.opcode is Opcode.CLOSE:

@@ -2,7 +2,8 @@
 
 The protocol is that of `websockets`, which does no I/O; this is its glue to asyncio, and knows nothing of
 tasks. It has no task and no timer of its own. What it sends goes to the transport at once, so the transport's buffer is
-the connection's queue, and its size in bytes is how far the other side is behind.
+the connection's queue, and its size in bytes is how far the other side is behind. Of that, and of messages that have
+not come whole, it tells its owner, who bounds the sum over all.
 
 Its end has two steps, each told once: `ending`, when the closing handshake has begun and nothing may be sent any more,
 and `lost`, when the transport is gone. Whoever owns the wire bounds the time between them, and ends it by `abort`.
@@ -44,6 +45,9 @@ class Wire(asyncio.Protocol):
         self._gone = False
         self._opcode: Opcode | None = None
         self._message = bytearray()
+        self._unsent = 0
+        self._unread = 0
+        """Of which the owner was told last, as the one before."""
         self._drained: asyncio.Future[None] | None = None
 
     # What subclasses are told.
@@ -56,6 +60,12 @@ class Wire(asyncio.Protocol):
 
     def pong(self) -> None:
         """A pong came in."""
+
+    def unsent(self, size: int) -> None:
+        """So many bytes wait for the other side to take them; 0: none any more."""
+
+    def unread(self, size: int) -> None:
+        """So many bytes of a message are here, and it is not whole; 0: none any more."""
 
     def ending(self) -> None:
         """Nothing can be sent from now on. Called once, and before `lost`."""
@@ -78,7 +88,8 @@ class Wire(asyncio.Protocol):
     def begin(self, tail: bytes = b"") -> None:
         """Take over the transport, send the 101, and read what came behind the head."""
         self.transport.set_protocol(self)
-        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        # So that this is told when nothing waits any more.
+        self.transport.set_write_buffer_limits(high=0)
         self._flush()
         # The HTTP connection may have paused it, to wait for answers to go out.
         self.transport.resume_reading()
@@ -99,12 +110,14 @@ class Wire(asyncio.Protocol):
             self.close(4002, "slow consumer")
             return False
         self.transport.write(frames)
+        self._weigh()
         return True
 
     def ping(self) -> None:
         """Send a ping; a live peer answers with a pong (RFC 6455 5.5.2)."""
         if self.open:
             self.transport.write(PING)
+            self._weigh()
 
     def close(self, code: int, reason: str, cause: str | None = None) -> None:
         """Begin the closing handshake (RFC 6455 7.1.2). Safe twice, and when the other side began it.
@@ -126,12 +139,18 @@ class Wire(asyncio.Protocol):
             self._protocol.fail(code, close_reason(reason))
             self._flush()
 
+    def drop(self) -> None:
+        """Drop a consumer that holds up too much, as `close` would, but at once."""
+        # First, so that what is dropped counts no more when the close is told of.
+        self.abort()
+        self.close(4002, "slow consumer")
+
     def abort(self) -> None:
         """Drop the transport, without a word and without what is still in its buffer."""
         self.transport.abort()
 
     async def drained(self) -> None:
-        """Wait until the transport's buffer is below `HIGH_WATER`, or the connection is lost."""
+        """Wait while more than `HIGH_WATER` bytes are in the transport's buffer: until it is empty, or lost."""
         while self.behind > HIGH_WATER and not self._gone:
             if self._drained is None or self._drained.done():
                 self._drained = asyncio.get_running_loop().create_future()
@@ -160,9 +179,10 @@ class Wire(asyncio.Protocol):
         self.lost()
 
     def pause_writing(self) -> None:
-        """The transport's buffer is above its mark; `drained` looks at its size."""
+        """Something is in the transport's buffer; whoever writes looks at its size."""
 
     def resume_writing(self) -> None:
+        self._weigh()
         if self._drained is not None:
             if not self._drained.done():
                 self._drained.set_result(None)
@@ -181,6 +201,10 @@ class Wire(asyncio.Protocol):
             if isinstance(frame, Frame):
                 self._frame(frame)
         self._flush()
+        size = 0 if self._silent else len(self._message) + self._protocol.buffered
+        if size or self._unread:
+            self._unread = size
+            self.unread(size)
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
@@ -205,6 +229,7 @@ class Wire(asyncio.Protocol):
             for data in self._protocol.data_to_send():
                 if data:
                     self.transport.write(data)
+                    self._weigh()
                 elif self.transport.can_write_eof():
                     # Closing at once could reset the connection and take the close frame with it, when there is data
                     # that nobody reads any more (RFC 6455 7.1.1, RFC 9112 9.6).
@@ -215,6 +240,12 @@ class Wire(asyncio.Protocol):
             self._end()
         if self.behind > self._behind and not self._gone:
             self._too_far_behind()
+
+    def _weigh(self) -> None:
+        size = self.behind
+        if size or self._unsent:
+            self._unsent = size
+            self.unsent(size)
 
     def _too_far_behind(self) -> None:
         """Answers and pongs pile up, because the other side asks and does not read."""

@@ -59,10 +59,7 @@ def without_welcome(seen: Seen) -> Seen:
 
 async def test_every_case_that_needs_no_echo_holds_against_the_event_socket(database_url: str) -> None:
     async with embedded(database_url, ws_connections_per_user=10_000) as server:
-        found = [
-            (case, without_welcome(seen))
-            for case, seen in await played(server.address, "/ws", SILENT)
-        ]
+        found = [(case, without_welcome(seen)) for case, seen in await played(server.address, "/ws", SILENT)]
     assert len(found) == 140
     assert not {case["id"]: faults for case, seen in found if (faults := faults_of(case, seen))}
 
