@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import socket
+import struct
 from dataclasses import dataclass
 
 RESERVED = 96
@@ -30,6 +33,17 @@ def raise_limit() -> int:
         # Not allowed here; then what there is is shared out.
         return limit()
     return limit()
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Drop a connection; one whose client takes nothing, at both ends, or the kernel would keep what it has for it.
+
+    socket(7), SO_LINGER: with a time of 0, closing discards what is unsent and resets the connection.
+    """
+    found: socket.socket | None = transport.get_extra_info("socket")
+    if found is not None and transport.get_write_buffer_size():
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 @dataclass(frozen=True, slots=True)

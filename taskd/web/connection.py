@@ -27,6 +27,7 @@ from taskd.http1.head import Head
 from taskd.http1.limits import BadRequest
 from taskd.http1.parser import Body, End, NeedData, Parser
 from taskd.metrics.catalog import OTHER, UNMATCHED
+from taskd.runtime.descriptors import reset
 from taskd.web.answers import PIECE, StreamSink, first_piece, stream_head
 from taskd.web.host import Host, Times
 from taskd.web.message import Request, Response, Stream
@@ -154,7 +155,7 @@ class Connection(asyncio.Protocol):
             # It is slow, but it reads.
             self._set_write_deadline()
         else:
-            self._transport.abort()
+            reset(self._transport)
 
     def drain(self) -> None:
         """Take no further request: close now if idle, else after the answer. Streams end."""
@@ -171,7 +172,7 @@ class Connection(asyncio.Protocol):
     def drop(self) -> None:
         """Drop the client, to make room for others; a change that has begun is made."""
         self._forget()
-        self._transport.abort()
+        reset(self._transport)
 
     def abort(self) -> None:
         """Drop the connection, and what is being done for it."""

@@ -26,6 +26,10 @@ OUT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SAY_EVERY = 60.0
 """Seconds between two lines about it in the log."""
 
+NOT_SENT = 128 * 1024
+"""Bytes that the kernel keeps for a client that takes nothing (tcp(7)); it would keep 4 MiB for each, which nobody sees
+and nobody bounds. What is on its way to one that reads is not counted."""
+
 
 class Reserve:
     """One descriptor, to be given up in need."""
@@ -121,6 +125,9 @@ async def listen(host: str, port: int, backlog: int) -> list[ListeningSocket]:
         for family, kind, protocol, _, address in dict.fromkeys(found):
             sockets.append(listening := ListeningSocket(family, kind, protocol))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                # Those that are accepted inherit it.
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listening.bind(address)
