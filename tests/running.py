@@ -77,12 +77,18 @@ async def embedded(database_url: str, app: Taskd | None = None, **settings: Any)
         yield Server(app.http_address, app)
 
 
-async def start(database_url: str, *flags: str, handlers: str = "taskd.worker.samples") -> Server:
-    """Start `taskd serve` as a process, and return it once it is ready."""
+async def start(
+    database_url: str, *flags: str, handlers: str = "taskd.worker.samples", descriptors: int | None = None
+) -> Server:
+    """Start `taskd serve` as a process, and return it once it is ready; `descriptors` are all that it may have."""
     command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", "none"]
     command += ["--http", "127.0.0.1:0", "--grpc", "off", "--log", "json", *flags]
     if handlers:
         command += ["--handlers", handlers]
+    if descriptors is not None:
+        code = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2); "
+        code += "os.execv(sys.argv[2], sys.argv[2:])"
+        command = [sys.executable, "-c", code, str(descriptors), *command]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     server = Server("", process=process)
     assert process.stderr is not None
@@ -105,9 +111,11 @@ async def _drain(stream: asyncio.StreamReader, output: list[str]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(database_url: str, *flags: str, handlers: str = "taskd.worker.samples") -> AsyncIterator[Server]:
+async def served(
+    database_url: str, *flags: str, handlers: str = "taskd.worker.samples", descriptors: int | None = None
+) -> AsyncIterator[Server]:
     """Run `taskd serve` as a process, and kill it at the end if it still runs."""
-    server = await start(database_url, *flags, handlers=handlers)
+    server = await start(database_url, *flags, handlers=handlers, descriptors=descriptors)
     try:
         yield server
     finally:

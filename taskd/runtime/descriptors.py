@@ -9,7 +9,8 @@ import struct
 from dataclasses import dataclass
 
 RESERVED = 96
-"""For what is not a client: database, listener, Redis, gRPC's own, files, and the moments between two."""
+"""For what is not a client: database, listener, Redis, gRPC's own, files; and for connections that are being accepted
+or closed."""
 
 MOST = 1024 * 1024
 """Assumed where there is no limit."""

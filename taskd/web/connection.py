@@ -330,6 +330,8 @@ class Connection(asyncio.Protocol):
         while rest and not self._lost:
             self._transport.write(rest[:PIECE])
             rest = rest[PIECE:]
+            # A client that takes all as fast as it comes is not to keep the others waiting.
+            await asyncio.sleep(0)
             await self._drained(len(rest))
 
     async def _stream(self, head: Head, answer: Stream, keep_alive: bool) -> bool:

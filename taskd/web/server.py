@@ -25,14 +25,12 @@ EXPIRED_AT_ONCE = 20
 """Connections that are ended in one turn of the event loop: each may want an answer, a fifth of a millisecond."""
 
 BACKLOG = 1024
-ACCEPTED_AT_ONCE = 64
-"""Connections that are accepted in one turn of the event loop; asyncio takes as many as the backlog is long."""
+ACCEPTED_AT_ONCE = 16
+"""Connections that are accepted in one turn of the event loop; asyncio takes as many as the backlog is long. Until they
+are counted, and until those that make room for them are closed, two turns later, they have descriptors too."""
 
 MAX_CONNECTIONS = 10_000
 """HTTP connections at once; beyond it the one that matters least makes room, see `HttpServer.opened`."""
-
-RELIEF = 8
-"""Connections that make room when descriptors have run out."""
 
 MAX_COMING = 32 * 1024 * 1024
 """Bytes of requests that are not complete, of all connections."""
@@ -116,7 +114,7 @@ class HttpServer:
         except OSError as error:
             raise StartError(f"can't listen on {host}:{port} (TASKD_HTTP): {error.strerror or error}") from None
         for listening in sockets:
-            listening.keep_reserve(lambda: self.relieve(RELIEF))
+            listening.keep_reserve(self.relieve)
             server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=ACCEPTED_AT_ONCE)
             # asyncio has listened anew, with as many as are to be accepted at once.
             listening.listen(BACKLOG)
@@ -186,19 +184,18 @@ class HttpServer:
         if self.draining:
             connection.abort()
             return
-        if len(self._connections) >= self._max and not self.relieve(1):
+        if len(self._connections) >= self._max and not self.relieve():
             connection.abort()
             return
         self._connections.add(connection)
 
-    def relieve(self, number: int) -> bool:
-        """Drop some connections; return whether there were any to be dropped."""
-        for n in range(number):
-            found = next(iter(self.fresh or self.idle), None) or self.coming.oldest() or self.unsent.oldest()
-            if found is None:
-                return n > 0
-            found.drop()
-            self.closed(found)
+    def relieve(self) -> bool:
+        """Drop the connection that matters least; return whether there was any to be dropped."""
+        found = next(iter(self.fresh or self.idle), None) or self.coming.oldest() or self.unsent.oldest()
+        if found is None:
+            return False
+        found.drop()
+        self.closed(found)
         return True
 
     def begin(self, body: int) -> bool:
