@@ -32,6 +32,9 @@ are counted, and until those that make room for them are closed, two turns later
 MAX_CONNECTIONS = 10_000
 """HTTP connections at once; beyond it the one that matters least makes room, see `HttpServer.opened`."""
 
+IDLE = 1.0
+"""Seconds between two requests after which a connection may have to make room."""
+
 MAX_COMING = 32 * 1024 * 1024
 """Bytes of requests that are not complete, of all connections."""
 
@@ -191,12 +194,19 @@ class HttpServer:
 
     def relieve(self) -> bool:
         """Drop the connection that matters least; return whether there was any to be dropped."""
-        found = next(iter(self.fresh or self.idle), None) or self.coming.oldest() or self.unsent.oldest()
+        found = next(iter(self.fresh), None) or self._idle() or self.coming.oldest() or self.unsent.oldest()
         if found is None:
             return False
         found.drop()
         self.closed(found)
         return True
+
+    def _idle(self) -> Connection | None:
+        """Return the one that is idle for longest, if that is long: a client in the middle of its work is not idle."""
+        found = next(iter(self.idle), None)
+        if found is None or found.deadline is None:
+            return None
+        return found if found.deadline - self.times.idle + IDLE <= self.clock() else None
 
     def begin(self, body: int) -> bool:
         """Return whether a request with a body of this size can be worked on now; call `end` then."""

@@ -42,6 +42,7 @@ async def test_first_who_asked_nothing_makes_room_then_the_idle_then_the_unfinis
         unfinished = await joined(found, b"G")
         idle = await joined(found)
         assert (await idle.ask("GET", "/")).status == 200
+        found.advance(1)
         longer, shorter = await joined(found), await joined(found)
         rows = []
         for victim in (longer, shorter, idle, unfinished):
@@ -53,6 +54,18 @@ async def test_first_who_asked_nothing_makes_room_then_the_idle_then_the_unfinis
         assert await ended(rows[0])
         rows[1].send(b"ET / HTTP/1.1\r\nHost: h\r\n\r\n")
         assert (await rows[1].answer()).status == 200
+
+
+async def test_who_asked_a_moment_ago_makes_no_room() -> None:
+    async with serving(max_connections=1) as found:
+        client = await joined(found)
+        assert (await client.ask("GET", "/")).status == 200
+        found.advance(0.9)
+        assert await ended(await found.client())
+        assert (await client.ask("GET", "/")).status == 200
+        found.advance(1)
+        assert (await (await found.client()).ask("GET", "/")).status == 200
+        assert await ended(client)
 
 
 async def test_who_is_being_answered_makes_no_room() -> None:
@@ -72,6 +85,7 @@ async def test_any_number_of_idle_ones_keeps_nobody_out() -> None:
             for _ in range(10):
                 await found.client()
             assert (await (await found.client()).ask("GET", "/")).status == 200
+            found.advance(1)
         assert found.server.connections <= 10
 
 
