@@ -42,7 +42,7 @@ async def test_first_who_asked_nothing_makes_room_then_the_idle_then_the_unfinis
         unfinished = await joined(found, b"G")
         idle = await joined(found)
         assert (await idle.ask("GET", "/")).status == 200
-        found.advance(1)
+        found.advance(2)
         longer, shorter = await joined(found), await joined(found)
         rows = []
         for victim in (longer, shorter, idle, unfinished):
@@ -63,7 +63,7 @@ async def test_who_asked_a_moment_ago_makes_no_room() -> None:
         found.advance(0.9)
         assert await ended(await found.client())
         assert (await client.ask("GET", "/")).status == 200
-        found.advance(1)
+        found.advance(2)
         assert (await (await found.client()).ask("GET", "/")).status == 200
         assert await ended(client)
 
@@ -85,7 +85,7 @@ async def test_any_number_of_idle_ones_keeps_nobody_out() -> None:
             for _ in range(10):
                 await found.client()
             assert (await (await found.client()).ask("GET", "/")).status == 200
-            found.advance(1)
+            found.advance(2)
         assert found.server.connections <= 10
 
 
