@@ -10,6 +10,8 @@ from taskd.config import Settings
 from taskd.http1.head import Head
 from taskd.http1.target import split
 from taskd.metrics.catalog import Catalog
+from taskd.runtime import descriptors
+from taskd.runtime.descriptors import Shares
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.auth import Gate
 from taskd.service.cached import CachedReads, CachedTasks
@@ -19,9 +21,9 @@ from taskd.service.views import LIST, TASK, pack_view, unpack_view, view_size
 from taskd.tls import Tls
 from taskd.web.application import SOCKET_PATH, application, bare_routes, routes
 from taskd.web.identity import Callers
-from taskd.web.server import HttpServer
+from taskd.web.server import MAX_CONNECTIONS, HttpServer
 from taskd.web.upgrade import Upgrade
-from taskd.ws.hub import Hub
+from taskd.ws.hub import MAX_SOCKETS, Hub
 
 ANSWER_WITHIN = 5.0
 """Seconds that requests which are being answered get at the end."""
@@ -64,6 +66,7 @@ class Front:
         self.hub: Hub | None = None
         origins = settings.cors_origins
         callers = Callers(gate, settings.trusted_proxies)
+        shares = Shares.of(descriptors.limit(), MAX_CONNECTIONS, MAX_SOCKETS)
         if serves:
             self.hub = Hub(
                 feed,
@@ -71,6 +74,7 @@ class Front:
                 gate.hold,
                 supervisor,
                 per_user=settings.ws_connections_per_user,
+                most=shares.sockets,
                 origins=origins,
                 catalog=catalog,
             )
@@ -79,7 +83,9 @@ class Front:
             found = bare_routes(health, catalog)
         upgrader = Sockets(self.hub) if self.hub else None
         handle = application(found, callers, origins, catalog)
-        self.http = HttpServer(handle, supervisor, upgrader=upgrader, catalog=catalog, tls=tls)
+        self.http = HttpServer(
+            handle, supervisor, upgrader=upgrader, max_connections=shares.http, catalog=catalog, tls=tls
+        )
         if self.cache is not None:
             health.add("cache", self._cache_health)
         self._show()

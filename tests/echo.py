@@ -40,10 +40,10 @@ class EchoSocket(Wire):
 
     def ending(self) -> None:
         # As the hub does with its sockets: the end is bounded.
-        self._end = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self.abort)
+        self._limit = asyncio.get_running_loop().call_later(CLOSE_WITHIN, self.abort)
 
     def lost(self) -> None:
-        self._end.cancel()
+        self._limit.cancel()
 
 
 class EchoSockets:

@@ -90,12 +90,17 @@ async def start(
     handlers: str = "taskd.worker.samples",
     auth: str = "none",
     verify: ssl.SSLContext | None = None,
+    descriptors: int | None = None,
 ) -> Server:
-    """Start `taskd serve` as a process, and return it once it is ready."""
+    """Start `taskd serve` as a process, and return it once it is ready; `descriptors` are all that it may have."""
     command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", auth]
     command += ["--http", "127.0.0.1:0", "--grpc", "off", "--log", "json", *flags]
     if handlers:
         command += ["--handlers", handlers]
+    if descriptors is not None:
+        code = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2); "
+        code += "os.execv(sys.argv[2], sys.argv[2:])"
+        command = [sys.executable, "-c", code, str(descriptors), *command]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     server = Server("", process=process, verify=verify)
     assert process.stderr is not None
@@ -124,9 +129,12 @@ async def served(
     handlers: str = "taskd.worker.samples",
     auth: str = "none",
     verify: ssl.SSLContext | None = None,
+    descriptors: int | None = None,
 ) -> AsyncIterator[Server]:
     """Run `taskd serve` as a process, and kill it at the end if it still runs."""
-    server = await start(database_url, *flags, handlers=handlers, auth=auth, verify=verify)
+    server = await start(
+        database_url, *flags, handlers=handlers, auth=auth, verify=verify, descriptors=descriptors
+    )
     try:
         yield server
     finally:

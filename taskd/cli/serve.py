@@ -10,6 +10,7 @@ import sys
 from taskd import config, log
 from taskd.app import Taskd
 from taskd.cli.process import run_until_signal
+from taskd.runtime import descriptors
 
 logger = logging.getLogger("taskd")
 
@@ -23,6 +24,7 @@ def run(asked: argparse.Namespace) -> int:
     """Serve until a signal."""
     settings = config.from_command_line(asked)
     log.setup(settings.log, settings.log_level)
+    descriptors.raise_limit()
     # As `python -m` does: handlers are found beside where the command is called.
     sys.path.insert(0, "")
     app = Taskd.with_settings(settings)

@@ -119,6 +119,11 @@ class Parser:
             raise
         return event
 
+    @property
+    def buffered(self) -> int:
+        """Bytes that were fed and not given out."""
+        return len(self._buffer)
+
     def trailing(self) -> bytes:
         """Return the bytes after the head just given out, and read no more: they belong to another protocol.
 

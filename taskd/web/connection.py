@@ -6,6 +6,10 @@ in meanwhile is held back, at most `READ_AHEAD` and one read more, and reading g
 left to say: a client that sends faster than it is answered waits. A connection has one deadline at a time, which the
 server looks at now and then.
 
+What is held for a client has bounds: on each request by `Limits`; on what waits to be sent by `PIECE`, since a large
+answer goes out piece by piece as the client takes it; and on the sum of all connections by the server's budgets. Who
+has to give way to others is dropped.
+
 When the client is gone, a stream ends. Any other request goes on to its end: a change that has begun is made.
 """
 
@@ -14,19 +18,18 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import time
-from dataclasses import dataclass
-from typing import Protocol
 
 from taskd import log
-from taskd.clock import Clock, monotonic
-from taskd.http1.encode import CONTINUE, LAST_CHUNK, chunk, response_head
-from taskd.http1.head import Head, HeadMemo
-from taskd.http1.limits import BadRequest, Limits
+from taskd.clock import monotonic
+from taskd.http1.encode import CONTINUE, LAST_CHUNK
+from taskd.http1.head import Head
+from taskd.http1.limits import BadRequest
 from taskd.http1.parser import Body, End, NeedData, Parser
-from taskd.metrics.catalog import OTHER, UNMATCHED, Catalog
-from taskd.runtime.supervisor import Supervisor
-from taskd.web.message import Handler, Request, Response, Stream
+from taskd.metrics.catalog import OTHER, UNMATCHED
+from taskd.runtime.descriptors import reset
+from taskd.web.answers import PIECE, StreamSink, first_piece, stream_head
+from taskd.web.host import Host
+from taskd.web.message import Request, Response, Stream
 from taskd.web.middleware import known_method
 from taskd.web.problem import of_status
 from taskd.web.upgrade import Upgrade, Upgrader
@@ -36,34 +39,10 @@ logger = logging.getLogger("taskd.http")
 READ_AHEAD = 64 * 1024
 """Bytes that may come in while an answer is due; then reading pauses."""
 
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Seconds that a client has: for a head, for a body, between requests, to take an answer, to go."""
-
-    head: float = 10.0
-    body: float = 30.0
-    idle: float = 75.0
-    write: float = 30.0
-    linger: float = 5.0
+LEAST = 16 * 1024
+"""Bytes that a client must take of an answer in the time that it has; one that takes less does not read."""
 
 
-class Server(Protocol):
-    """What a connection needs of its server."""
-
-    handle: Handler
-    upgrader: Upgrader | None
-    limits: Limits
-    memo: HeadMemo
-    times: Times
-    clock: Clock
-    supervisor: Supervisor
-    catalog: Catalog
-    draining: bool
-
-    def opened(self, connection: Connection) -> None: ...
-
-    def closed(self, connection: Connection) -> None: ...
 
 
 class Phase(enum.Enum):
@@ -80,7 +59,7 @@ class Phase(enum.Enum):
 class Connection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Host[Connection]) -> None:
         self.phase = Phase.IDLE
         self.deadline: float | None = None
         """When `expire` is due, by the server's clock."""
@@ -94,8 +73,12 @@ class Connection(asyncio.Protocol):
         """What came in while an answer was due, and the parser has not seen."""
         self._ended = False
         """The client sends nothing more."""
+        self._counted = 0
+        """Bytes of it that the server has been told of."""
         self._unsent = 0
         """Bytes that waited to be sent when the deadline was set."""
+        self._served = False
+        """It has been answered before."""
         self._answering: asyncio.Task[None] | None = None
         self._streaming = False
         self._writable: asyncio.Future[None] | None = None
@@ -108,6 +91,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         name = transport.get_extra_info("peername")
         self._peer = name[0] if isinstance(name, tuple) else ""
+        # So that this is told of all that waits. Not 0: with TLS, asyncio then pauses when nothing does, for good.
+        transport.set_write_buffer_limits(high=1, low=0)
         self._server.opened(self)
         self._enter(Phase.IDLE)
 
@@ -116,6 +101,7 @@ class Connection(asyncio.Protocol):
             self._held += data
             if len(self._held) > READ_AHEAD:
                 self._transport.pause_reading()
+            self._weigh()
         elif self.phase is not Phase.LINGER and self.phase is not Phase.CLOSING:
             if self.phase is Phase.IDLE:
                 self._enter(Phase.HEAD)
@@ -158,11 +144,11 @@ class Connection(asyncio.Protocol):
             self._refuse(408, f"the request's {what} took too long")
         elif self.phase is Phase.IDLE:
             self._close()
-        elif self.phase is not Phase.LINGER and self._transport.get_write_buffer_size() < self._unsent:
+        elif self.phase is not Phase.LINGER and self._transport.get_write_buffer_size() + LEAST <= self._unsent:
             # It is slow, but it reads.
             self._set_write_deadline()
         else:
-            self._transport.abort()
+            reset(self._transport)
 
     def drain(self) -> None:
         """Take no further request: close now if idle, else after the answer. Streams end."""
@@ -176,8 +162,13 @@ class Connection(asyncio.Protocol):
         if self._streaming and self._answering is not None:
             self._answering.cancel()
 
+    def drop(self) -> None:
+        """Drop the client, to make room for others; a change that has begun is made."""
+        self._forget()
+        reset(self._transport)
+
     def abort(self) -> None:
-        """Drop the connection."""
+        """Drop the connection, and what is being done for it."""
         if self._answering is not None:
             self._answering.cancel()
         self._transport.abort()
@@ -192,6 +183,10 @@ class Connection(asyncio.Protocol):
             Phase.BODY: times.body,
             Phase.LINGER: times.linger,
         }.get(phase)
+        if phase is Phase.IDLE:
+            (self._server.idle if self._served else self._server.fresh)[self] = None
+        elif self.phase is Phase.IDLE:
+            (self._server.idle if self._served else self._server.fresh).pop(self, None)
         self.phase = phase
         self.deadline = None if seconds is None else self._server.clock() + seconds
 
@@ -218,9 +213,24 @@ class Connection(asyncio.Protocol):
                 elif not isinstance(event, NeedData):
                     self._close()
                 elif not self._feed_held():
-                    return
+                    break
         except BadRequest as error:
             self._refuse(error.status, error.message)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Tell what is held of requests that have not come whole."""
+        size = self._parser.buffered + len(self._body) + len(self._held)
+        if size or self._counted:
+            self._counted = size
+            for other in self._server.coming.hold(self, size):
+                other.drop()
+
+    def _forget(self) -> None:
+        """Hold nothing any more of what came in."""
+        self._parser = Parser(self._server.limits, self._server.memo)
+        self._body, self._held = bytearray(), bytearray()
+        self._server.coming.hold(self, 0)
 
     def _feed_held(self) -> bool:
         """Give the parser what it has not seen; return whether there was anything."""
@@ -270,9 +280,13 @@ class Connection(asyncio.Protocol):
 
     def _dispatch(self) -> None:
         assert self._request is not None
+        if not self._server.begin(len(self._body)):
+            raise BadRequest(503, "too much is being worked on; come again")
         self._request.body = bytes(self._body)
         self._request.begun = monotonic()
         self._body = bytearray()
+        # What is behind it counts from now on.
+        self._server.coming.hold(self, 0)
         self._enter(Phase.ANSWER)
         self._answering = self._server.supervisor.spawn(self._answer(self._request), "http request")
 
@@ -287,12 +301,14 @@ class Connection(asyncio.Protocol):
                 keep_alive = await self._stream(request.head, answer, keep_alive)
             else:
                 self._write_response(request.head, answer, keep_alive)
-                await self._drained()
+                if request.head.method != "HEAD":
+                    await self._write_rest(answer.body)
         except Exception:
             # The application answers its own errors; this one is in sending, and ends this connection only.
             logger.exception("an answer could not be sent")
             keep_alive = False
         finally:
+            self._server.end(len(request.body))
             self._answering = None
             self._request = None
             self._streaming = False
@@ -304,36 +320,38 @@ class Connection(asyncio.Protocol):
         if not keep_alive:
             self._close()
             return
+        self._served = True
         self._enter(Phase.IDLE)
         self._advance()
         if self._server.draining and self.phase is Phase.IDLE:
             self._close()
 
     def _write_response(self, head: Head | None, answer: Response, keep_alive: bool) -> None:
-        bodiless = answer.status in (204, 304)
-        headers = list(answer.headers)
-        if not bodiless:
-            # RFC 9110 8.6: neither is there a length in a 204.
-            headers += [("Content-Type", answer.media_type), ("Content-Length", str(len(answer.body)))]
-        data = response_head(answer.status, [*headers, *_connection(head, keep_alive)], now=time.time())
-        if not bodiless and (head is None or head.method != "HEAD"):
-            data += answer.body
         if not self._lost:
-            self._transport.write(data)
+            self._transport.write(first_piece(head, answer, keep_alive=keep_alive))
+
+    async def _write_rest(self, body: bytes) -> None:
+        """Send what is behind the first piece, each piece once the client has taken the one before."""
+        rest = memoryview(body)[PIECE:]
+        await self._drained(len(rest))
+        while rest and not self._lost:
+            self._transport.write(rest[:PIECE])
+            rest = rest[PIECE:]
+            # A client that takes all as fast as it comes is not to keep the others waiting.
+            await asyncio.sleep(0)
+            await self._drained(len(rest))
 
     async def _stream(self, head: Head, answer: Stream, keep_alive: bool) -> bool:
         """Send a stream until it ends; return whether the connection can go on."""
-        chunked = head.version == (1, 1)
-        framing = [("Transfer-Encoding", "chunked")] if chunked else []
-        headers = [*answer.headers, ("Content-Type", answer.media_type), *framing]
         if self._lost:
             return False
+        chunked = head.version == (1, 1)
         keep_alive = keep_alive and chunked
-        self._transport.write(response_head(answer.status, [*headers, *_connection(head, keep_alive)], now=time.time()))
+        self._transport.write(stream_head(head, answer, keep_alive=keep_alive))
         if head.method != "HEAD":
             self._streaming = True
             try:
-                await answer.run(_StreamSink(self, chunked))
+                await answer.run(StreamSink(self.write, chunked))
             except asyncio.CancelledError:
                 # Ended by the server in order: the client sees a whole body, and comes back.
                 keep_alive = False
@@ -349,20 +367,27 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         await self._drained()
 
-    async def _drained(self) -> None:
-        """Wait until the client has taken what was sent, for as long as it may take."""
-        if self._writable is None:
+    async def _drained(self, rest: int = 0) -> None:
+        """Wait until the client has taken what was sent, for as long as it may take; `rest` is still to be sent."""
+        if self._writable is None or self._lost:
             return
         self._set_write_deadline()
-        await self._writable
-        self.deadline = None
+        for other in self._server.unsent.hold(self, self._unsent + rest):
+            other.drop()
+        try:
+            await self._writable
+        finally:
+            self._server.unsent.hold(self, 0)
+            self.deadline = None
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what can't be read, and end: nothing behind it can be trusted to be a request."""
         request = self._request
-        given = None if request is None else request.head.get(b"x-request-id")
-        request_id = log.request_id_of(given)
+        request_id = log.request_id_of(None if request is None else request.head.get(b"x-request-id"))
         answer = of_status(status, message, request_id).with_headers(("X-Request-Id", request_id))
+        if status == 503:
+            answer = answer.with_headers(("Retry-After", "1"))
+        self._forget()
         self._write_response(None if request is None else request.head, answer, keep_alive=False)
         method = OTHER if request is None else known_method(request.head.method)
         self._server.catalog.http_requests.labels(method, UNMATCHED, str(status)).inc()
@@ -373,23 +398,3 @@ class Connection(asyncio.Protocol):
             self._enter(Phase.LINGER)
         else:
             self._close()
-
-
-class _StreamSink:
-    """Where a stream's handler writes to."""
-
-    def __init__(self, connection: Connection, chunked: bool) -> None:
-        self._connection = connection
-        self._chunked = chunked
-
-    async def write(self, data: bytes) -> None:
-        """Send bytes; see `message.Sink`."""
-        if data:
-            await self._connection.write(chunk(data) if self._chunked else data)
-
-
-def _connection(head: Head | None, keep_alive: bool) -> list[tuple[str, str]]:
-    if not keep_alive:
-        return [("Connection", "close")]
-    # RFC 9112 9.3: a client of HTTP/1.0 keeps the connection only if it is told.
-    return [("Connection", "keep-alive")] if head is not None and head.version == (1, 0) else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from typing import Any
 
 from taskd.clock import Clock, monotonic
@@ -13,9 +12,12 @@ from taskd.errors import StartError
 from taskd.http1.head import HeadMemo
 from taskd.http1.limits import Limits
 from taskd.metrics.catalog import Catalog
+from taskd.runtime.budget import Budget
 from taskd.runtime.supervisor import Supervisor
 from taskd.tls import Tls
-from taskd.web.connection import Connection, Times
+from taskd.web.connection import Connection
+from taskd.web.host import Times
+from taskd.web.listening import ListeningSocket, listen
 from taskd.web.message import Handler
 from taskd.web.upgrade import Upgrader
 
@@ -24,9 +26,28 @@ logger = logging.getLogger("taskd.http")
 TICK = 1.0
 """Seconds between looks at the connections' deadlines."""
 
+EXPIRED_AT_ONCE = 20
+"""Connections that are ended in one turn of the event loop: each may want an answer, a fifth of a millisecond."""
+
 BACKLOG = 1024
+ACCEPTED_AT_ONCE = 16
+"""Connections that are accepted in one turn of the event loop; asyncio takes as many as the backlog is long. Until they
+are counted, and until those that make room for them are closed, two turns later, they have descriptors too."""
+
 MAX_CONNECTIONS = 10_000
-"""HTTP connections at once; beyond it a new one is dropped, so that those that are here can be served."""
+"""HTTP connections at once; beyond it the one that matters least makes room, see `HttpServer.opened`."""
+
+IDLE = 1.0
+"""Seconds between two requests after which a connection may have to make room."""
+
+MAX_COMING = 32 * 1024 * 1024
+"""Bytes of requests that are not complete, of all connections."""
+
+MAX_BODIES = 32 * 1024 * 1024
+"""Bytes of bodies whose requests are being answered."""
+
+MAX_UNSENT = 96 * 1024 * 1024
+"""Bytes of answers that clients have not taken, of all connections; an answer that several get counts for each."""
 
 
 class HttpServer:
@@ -39,6 +60,7 @@ class HttpServer:
         supervisor: owns the task of each request.
         upgrader: takes connections that ask for a WebSocket.
         limits, times: bounds on what clients send, and on how long they take.
+        max_connections: HTTP connections at once.
         clock: monotonic seconds, for deadlines.
         catalog: where requests are counted that never reach `handle`, because they can't be read.
         tls: the certificate that is shown; None: no TLS.
@@ -68,6 +90,11 @@ class HttpServer:
         self.catalog = catalog or Catalog()
         self.draining = False
         self._max = max_connections
+        self.coming: Budget[Connection] = Budget(MAX_COMING)
+        self.unsent: Budget[Connection] = Budget(MAX_UNSENT)
+        self.bodies = 0
+        self.fresh: dict[Connection, None] = {}
+        self.idle: dict[Connection, None] = {}
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -93,20 +120,28 @@ class HttpServer:
             StartError: the address is taken, or not this machine's.
         """
         try:
-            self._servers = [await self._listen(host=host, port=port, backlog=BACKLOG)]
+            sockets = await listen(host, port, BACKLOG)
         except OSError as error:
             raise StartError(f"can't listen on {host}:{port} (TASKD_HTTP): {error.strerror or error}") from None
+        for listening in sockets:
+            self._servers.append(await self._serve(listening))
         self.draining = False
         self._arm()
 
-    async def _listen(self, **where: Any) -> asyncio.Server:
+    async def _serve(self, listening: ListeningSocket) -> asyncio.Server:
+        listening.keep_reserve(self.relieve)
+        tls: dict[str, Any] = {}
         if self._tls is not None:
-            where |= {
+            tls = {
                 "ssl": self._tls.context,
                 "ssl_handshake_timeout": self.times.head,
                 "ssl_shutdown_timeout": self.times.linger,
             }
-        return await asyncio.get_running_loop().create_server(lambda: Connection(self), **where)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=ACCEPTED_AT_ONCE, **tls)
+        # asyncio has listened anew, with as many as are to be accepted at once.
+        listening.listen(BACKLOG)
+        return server
 
     async def renew(self) -> None:
         """Show the certificate as it is now. No client is refused meanwhile: the same socket is listened on twice."""
@@ -115,14 +150,16 @@ class HttpServer:
         old, self._servers = self._servers, []
         for server in old:
             for listening in server.sockets:
-                again = socket.socket(fileno=os.dup(listening.fileno()))
-                self._servers.append(await self._listen(sock=again, backlog=BACKLOG))
+                again = ListeningSocket(fileno=os.dup(listening.fileno()))
+                again.setblocking(False)
+                self._servers.append(await self._serve(again))
             server.close()
 
     async def stop_accepting(self) -> None:
         """Close the listening socket."""
-        while self._servers:
-            self._servers.pop().close()
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
 
     async def drain(self, within: float) -> None:
         """Close idle connections, and wait up to `within` seconds for those that are being answered."""
@@ -152,31 +189,79 @@ class HttpServer:
         for connection in tuple(self._connections):
             connection.end_stream()
 
-    def tick(self) -> None:
-        """End what has taken too long."""
+    def tick(self, most: int | None = None) -> bool:
+        """End what has taken too long.
+
+        Args:
+            most: how many at once; None: all.
+
+        Returns:
+            Whether there may be more.
+        """
         now = self.clock()
-        for connection in tuple(self._connections):
-            if connection.deadline is not None and connection.deadline <= now:
-                connection.expire()
+        due = (one for one in tuple(self._connections) if one.deadline is not None and one.deadline <= now)
+        for n, connection in enumerate(due):
+            if n == most:
+                return True
+            connection.expire()
+        return False
 
     # What connections tell.
 
     def opened(self, connection: Connection) -> None:
-        """A client has connected."""
-        if len(self._connections) >= self._max or self.draining:
+        """A client has connected. When all places are taken, one that is waited for makes room, if there is any.
+
+        First those who have never asked anything, then those who have been idle for longest, those whose request takes
+        longest to come, and those who take longest to take an answer. What is being worked on is never broken off.
+        """
+        if self.draining:
+            connection.abort()
+            return
+        if len(self._connections) >= self._max and not self.relieve():
             connection.abort()
             return
         self._connections.add(connection)
 
+    def relieve(self) -> bool:
+        """Drop the connection that matters least; return whether there was any to be dropped."""
+        found = next(iter(self.fresh), None) or self._idle() or self.coming.oldest() or self.unsent.oldest()
+        if found is None:
+            return False
+        found.drop()
+        self.closed(found)
+        return True
+
+    def _idle(self) -> Connection | None:
+        """Return the one that is idle for longest, if that is long: a client in the middle of its work is not idle."""
+        found = next(iter(self.idle), None)
+        if found is None or found.deadline is None:
+            return None
+        return found if found.deadline - self.times.idle + IDLE <= self.clock() else None
+
+    def begin(self, body: int) -> bool:
+        """Return whether a request with a body of this size can be worked on now; call `end` then."""
+        if body and self.bodies + body > MAX_BODIES:
+            return False
+        self.bodies += body
+        return True
+
+    def end(self, body: int) -> None:
+        """It has been answered."""
+        self.bodies -= body
+
     def closed(self, connection: Connection) -> None:
         """A connection has ended, or is another protocol's now."""
         self._connections.discard(connection)
+        self.fresh.pop(connection, None)
+        self.idle.pop(connection, None)
+        self.coming.hold(connection, 0)
+        self.unsent.hold(connection, 0)
         if not self._connections:
             self._empty.set()
 
-    def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._on_timer)
+    def _arm(self, seconds: float = TICK) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        self.tick()
-        self._arm()
+        # Who came together has to go together; but those who are served meanwhile must not wait for thousands.
+        self._arm(0 if self.tick(EXPIRED_AT_ONCE) else TICK)

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from websockets.server import ServerProtocol
-
 from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.model import User
 from taskd.errors import Rejected
 from taskd.ws import frames
 from taskd.ws.filter import ALL, Filter, Ping, read_message
 from taskd.ws.frames import Batch
+from taskd.ws.protocol import SocketProtocol
 from taskd.ws.wire import Wire
 
 MAX_HELD = 16
@@ -32,6 +31,12 @@ class Owner(Protocol):
     def lost(self, connection: Connection) -> None:
         """Its transport is gone."""
 
+    def unsent(self, connection: Connection, size: int) -> None:
+        """So many bytes wait for it to take them."""
+
+    def unread(self, connection: Connection, size: int) -> None:
+        """So many bytes of a message of its are here, and it is not whole."""
+
 
 class Connection(Wire):
     """A client's socket. It is made by the hub, which registers it before it greets.
@@ -43,7 +48,7 @@ class Connection(Wire):
     """
 
     def __init__(
-        self, transport: asyncio.Transport, protocol: ServerProtocol, owner: Owner, user: User, client: str
+        self, transport: asyncio.Transport, protocol: SocketProtocol, owner: Owner, user: User, client: str
     ) -> None:
         super().__init__(transport, protocol)
         self.user = user
@@ -123,6 +128,12 @@ class Connection(Wire):
 
     def lost(self) -> None:
         self._owner.lost(self)
+
+    def unsent(self, size: int) -> None:
+        self._owner.unsent(self, size)
+
+    def unread(self, size: int) -> None:
+        self._owner.unread(self, size)
 
 
 def _nothing() -> None:

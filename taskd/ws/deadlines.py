@@ -24,6 +24,9 @@ class Deadlines(Generic[T]):
     def __len__(self) -> int:
         return len(self._due)
 
+    def __contains__(self, item: T) -> bool:
+        return item in self._due
+
     def start(self, item: T, now: float) -> None:
         """Let the time of `item` run from `now` on, anew if it ran already."""
         self._due.pop(item, None)

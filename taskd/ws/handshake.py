@@ -28,6 +28,7 @@ from taskd.http1.encode import response_head
 from taskd.http1.head import Head
 from taskd.http1.limits import BadRequest
 from taskd.http1.target import split
+from taskd.ws.protocol import SocketProtocol
 
 SUBPROTOCOL = Subprotocol("taskd.v1")
 """The one that is picked if it is offered. `bearer.<token>` beside it is for whoever identifies the user."""
@@ -156,7 +157,7 @@ def _select(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprot
     return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
-def accept(raw_head: bytes, request: str, *, max_size: int = MAX_MESSAGE) -> ServerProtocol:
+def accept(raw_head: bytes, request: str, *, max_size: int = MAX_MESSAGE) -> SocketProtocol:
     """Return a protocol whose 101 answer waits to be sent (RFC 6455 4.2.2).
 
     The head is replayed byte for byte: a protocol that is given a request made by hand answers 101, and then reads
@@ -170,7 +171,7 @@ def accept(raw_head: bytes, request: str, *, max_size: int = MAX_MESSAGE) -> Ser
     Raises:
         Refusal: no handshake, or not of version 13.
     """
-    protocol = ServerProtocol(select_subprotocol=_select, max_size=max_size, logger=_quiet)
+    protocol = SocketProtocol(select_subprotocol=_select, max_size=max_size, logger=_quiet)
     protocol.receive_data(raw_head)
     events = protocol.events_received()
     if not events:

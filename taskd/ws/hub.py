@@ -21,12 +21,14 @@ from taskd.domain.event import Event
 from taskd.errors import TaskdError, Unavailable
 from taskd.http1.head import Head
 from taskd.metrics.catalog import Catalog
+from taskd.runtime.budget import Budget
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.ports import Feed, Hold
 from taskd.ws.connection import Connection
 from taskd.ws.deadlines import Deadlines
 from taskd.ws.frames import Batch
 from taskd.ws.handshake import Admit, Opening, Refusal, accept, read_opening, refusal, request_id, status_of
+from taskd.ws.refused import Refused
 from taskd.ws.registry import Registry
 from taskd.ws.resume import Pause, Resumer
 
@@ -41,8 +43,22 @@ SOCKET_PATH = "/ws"
 TICK = 1.0
 """Seconds between looks at the deadlines, while there are sockets."""
 
+MAX_SOCKETS = 10_000
+"""Sockets at once, of all users; beyond it a handshake is answered with 503."""
+
 MAX_CLOSING = 1000
-"""Sockets whose end is being waited for; beyond it the one that has waited longest is dropped."""
+"""Sockets whose end is being waited for, or a quarter of the sockets if that is less; beyond it the one that has waited
+longest is dropped."""
+
+MAX_UNSENT = 48 * 1024 * 1024
+"""Bytes that wait for clients to take them, of all sockets; beyond it the one that has been behind for longest is
+dropped."""
+
+MAX_UNREAD = 8 * 1024 * 1024
+"""Bytes of messages that have not come whole, of all sockets; beyond it the oldest is not waited for."""
+
+MESSAGE_WITHIN = 30.0
+"""Seconds from a message's first byte to its last."""
 
 
 class Entry(NamedTuple):
@@ -59,34 +75,6 @@ class Abortable(Protocol):
     def abort(self) -> None: ...
 
 
-class Refused(asyncio.Protocol):
-    """Sends the answer to a handshake that failed, and reads on without looking until the client has gone.
-
-    Closing at once could reset the connection before the client has read the answer (RFC 9112 9.6).
-    """
-
-    def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
-        self._hub = hub
-        self._transport = transport
-
-    def begin(self, answer: bytes) -> None:
-        """Take over the transport, and send the answer."""
-        self._transport.set_protocol(self)
-        self._transport.resume_reading()
-        self._transport.write(answer)
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Drop the transport."""
-        self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._hub.forget(self)
-
-
 class Hub:
     """Owner of all WebSockets.
 
@@ -98,6 +86,7 @@ class Hub:
         hold: tells of the end of a user's token.
         supervisor: owns the tasks of those who catch up.
         per_user: connections of one user; the oldest gives way to one more.
+        most: connections of all users.
         origins: pages that may connect, besides the server's own; `*` for all.
         clock: seconds, for pings and time limits.
         pause: sleeps between attempts to read the log.
@@ -112,6 +101,7 @@ class Hub:
         supervisor: Supervisor,
         *,
         per_user: int = 8,
+        most: int = MAX_SOCKETS,
         origins: Collection[str] = (),
         clock: Clock = monotonic,
         pause: Pause = asyncio.sleep,
@@ -139,6 +129,11 @@ class Hub:
         self._pings: Deadlines[Connection] = Deadlines(PING_EVERY)
         self._pongs: Deadlines[Connection] = Deadlines(PONG_WITHIN)
         self._closing: Deadlines[Abortable] = Deadlines(CLOSE_WITHIN)
+        self._most = most
+        self._most_closing = min(MAX_CLOSING, most // 4 + 1)
+        self._unsent: Budget[Connection] = Budget(MAX_UNSENT)
+        self._unread: Budget[Connection] = Budget(MAX_UNREAD)
+        self._messages: Deadlines[Connection] = Deadlines(MESSAGE_WITHIN)
         self._timer: asyncio.TimerHandle | None = None
         self._unsubscribe = _nothing
         self._running = False
@@ -228,6 +223,8 @@ class Hub:
         try:
             if not self._running:
                 raise Unavailable("the server is not taking connections now")
+            if len(self._registry) >= self._most:
+                raise Unavailable("there are too many connections now")
             if isinstance(opening, TaskdError):
                 raise opening
             protocol = accept(head.raw, request)
@@ -260,6 +257,8 @@ class Hub:
             self._pings.start(connection, now)
         for connection in self._pongs.pop_due(now):
             connection.close(1013, "no pong")
+        for connection in self._messages.pop_due(now):
+            connection.fail(1008, "the message took too long")
         for socket in self._closing.pop_due(now):
             socket.abort()
 
@@ -269,17 +268,33 @@ class Hub:
         """It lives."""
         self._pongs.drop(connection)
 
+    def unsent(self, connection: Connection, size: int) -> None:
+        """So many bytes wait for it to take them."""
+        for other in self._unsent.hold(connection, size):
+            other.drop()
+
+    def unread(self, connection: Connection, size: int) -> None:
+        """So many bytes of a message of its are here, and it is not whole."""
+        if not size:
+            self._messages.drop(connection)
+        elif connection not in self._messages:
+            self._messages.start(connection, self._clock())
+        for other in self._unread.hold(connection, size):
+            other.fail(1013, "too many messages are on their way")
+
     def ending(self, connection: Connection) -> None:
         """It takes no more events; its successor, if it has one, stays."""
         connection.release()
         self._registry.unregister(connection)
         self._pings.drop(connection)
         self._pongs.drop(connection)
+        self.unread(connection, 0)
         self.closed[connection.cause] += 1
         self._wait_for_end(connection)
 
     def lost(self, connection: Connection) -> None:
         """Its transport is gone."""
+        self._unsent.hold(connection, 0)
         self.forget(connection)
 
     def forget(self, socket: Abortable) -> None:
@@ -297,7 +312,7 @@ class Hub:
 
     def _refuse(self, answer: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
         self.refused += 1
-        refused = Refused(self, transport)
+        refused = Refused(self.forget, transport)
         self._sockets.add(refused)
         self._wait_for_end(refused)
         refused.begin(answer)
@@ -348,7 +363,7 @@ class Hub:
 
     def _wait_for_end(self, socket: Abortable) -> None:
         self._closing.start(socket, self._clock())
-        if len(self._closing) > MAX_CLOSING:
+        if len(self._closing) > self._most_closing:
             self._closing.pop_first().abort()
         self._arm()
 

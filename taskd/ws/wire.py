@@ -1,8 +1,10 @@
 """A WebSocket on a transport that an HTTP connection has given up: frames in, messages out.
 
-The protocol is `websockets.server.ServerProtocol`, which does no I/O; this is its glue to asyncio, and knows nothing of
-tasks. It has no task and no timer of its own. What it sends goes to the transport at once, so the transport's buffer is
-the connection's queue, and its size in bytes is how far the other side is behind.
+The protocol is that of `websockets`, which does no I/O; this is its glue to asyncio, and knows nothing of
+tasks. It has no task and no timer of its own. What it sends goes to the transport at once as long as the other side
+takes it; the rest waits here, as what all who are sent it share: the transport would copy it for each. How far the
+other side is behind is the size of both in bytes. Of that, and of messages that have not come whole, it tells its
+owner, who bounds the sum over all.
 
 Its end has two steps, each told once: `ending`, when the closing handshake has begun and nothing may be sent any more,
 and `lost`, when the transport is gone. Whoever owns the wire bounds the time between them, and ends it by `abort`.
@@ -11,18 +13,23 @@ and `lost`, when the transport is gone. Whoever owns the wire bounds the time be
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
 
+from taskd.runtime.descriptors import reset
 from taskd.ws.frames import PING, close_reason
+from taskd.ws.protocol import SocketProtocol
 
 BEHIND = 1024 * 1024
 """Bytes that a consumer may be behind before it is closed as slow."""
 
 HIGH_WATER = 256 * 1024
-"""Bytes in the transport's buffer above which a sender that can wait does."""
+"""Bytes that wait above which a sender that can wait does."""
+
+PIECE = 32 * 1024
+"""Bytes that are given to the transport at once; it copies what the other side does not take."""
 
 
 class Wire(asyncio.Protocol):
@@ -34,7 +41,7 @@ class Wire(asyncio.Protocol):
         behind: bytes; see `BEHIND`.
     """
 
-    def __init__(self, transport: asyncio.Transport, protocol: ServerProtocol, *, behind: int = BEHIND) -> None:
+    def __init__(self, transport: asyncio.Transport, protocol: SocketProtocol, *, behind: int = BEHIND) -> None:
         self.transport = transport
         self.cause = "client"
         """Why it ended, in few words that are the same each time; right once `ending` was called."""
@@ -44,6 +51,16 @@ class Wire(asyncio.Protocol):
         self._gone = False
         self._opcode: Opcode | None = None
         self._message = bytearray()
+        self._queue: deque[memoryview] = deque()
+        self._queued = 0
+        """Bytes in the queue."""
+        self._paused = False
+        """The transport has some that the other side has not taken."""
+        self._ends = False
+        """Nothing comes behind the queue."""
+        self._unsent = 0
+        self._unread = 0
+        """Of which the owner was told last, as the one before."""
         self._drained: asyncio.Future[None] | None = None
 
     # What subclasses are told.
@@ -56,6 +73,12 @@ class Wire(asyncio.Protocol):
 
     def pong(self) -> None:
         """A pong came in."""
+
+    def unsent(self, size: int) -> None:
+        """So many bytes wait for the other side to take them; 0: none any more."""
+
+    def unread(self, size: int) -> None:
+        """So many bytes of a message are here, and it is not whole; 0: none any more."""
 
     def ending(self) -> None:
         """Nothing can be sent from now on. Called once, and before `lost`."""
@@ -73,12 +96,14 @@ class Wire(asyncio.Protocol):
     @property
     def behind(self) -> int:
         """Bytes that were sent and are still in this process."""
-        return self.transport.get_write_buffer_size()
+        return self._queued + self.transport.get_write_buffer_size()
 
     def begin(self, tail: bytes = b"") -> None:
         """Take over the transport, send the 101, and read what came behind the head."""
         self.transport.set_protocol(self)
-        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        # So that this is told when nothing waits any more. Not 0: with TLS, asyncio then pauses when nothing does, for
+        # good.
+        self.transport.set_write_buffer_limits(high=1, low=0)
         self._flush()
         # The HTTP connection may have paused it, to wait for answers to go out.
         self.transport.resume_reading()
@@ -98,13 +123,13 @@ class Wire(asyncio.Protocol):
         if self.behind > self._behind:
             self.close(4002, "slow consumer")
             return False
-        self.transport.write(frames)
+        self._send(frames)
         return True
 
     def ping(self) -> None:
         """Send a ping; a live peer answers with a pong (RFC 6455 5.5.2)."""
         if self.open:
-            self.transport.write(PING)
+            self._send(PING)
 
     def close(self, code: int, reason: str, cause: str | None = None) -> None:
         """Begin the closing handshake (RFC 6455 7.1.2). Safe twice, and when the other side began it.
@@ -126,12 +151,20 @@ class Wire(asyncio.Protocol):
             self._protocol.fail(code, close_reason(reason))
             self._flush()
 
+    def drop(self) -> None:
+        """Drop a consumer that holds up too much, as `close` would, but at once."""
+        # First, so that what is dropped counts no more when the close is told of.
+        self.abort()
+        self.close(4002, "slow consumer")
+
     def abort(self) -> None:
-        """Drop the transport, without a word and without what is still in its buffer."""
-        self.transport.abort()
+        """Drop the transport, without a word and without what is still to be taken."""
+        self._queue.clear()
+        self._queued = 0
+        reset(self.transport)
 
     async def drained(self) -> None:
-        """Wait until the transport's buffer is below `HIGH_WATER`, or the connection is lost."""
+        """Wait while more than `HIGH_WATER` bytes are to be taken: until all are, or the connection is lost."""
         while self.behind > HIGH_WATER and not self._gone:
             if self._drained is None or self._drained.done():
                 self._drained = asyncio.get_running_loop().create_future()
@@ -143,10 +176,12 @@ class Wire(asyncio.Protocol):
         self._protocol.receive_data(data)
         self._process()
 
-    def eof_received(self) -> None:
-        # Returning nothing lets the transport close itself once its buffer is flushed.
+    def eof_received(self) -> bool:
         self._protocol.receive_eof()
         self._process()
+        self._ends = True
+        # Without it, the transport closes itself once its buffer is flushed.
+        return bool(self._queue)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
@@ -155,14 +190,21 @@ class Wire(asyncio.Protocol):
         self._protocol.receive_eof()
         self._protocol.events_received()
         self._protocol.data_to_send()
+        self._queue.clear()
+        self._queued = 0
         self.resume_writing()
         self._end()
         self.lost()
 
     def pause_writing(self) -> None:
-        """The transport's buffer is above its mark; `drained` looks at its size."""
+        self._paused = True
 
     def resume_writing(self) -> None:
+        self._paused = False
+        self._pass_on()
+        self._weigh()
+        if self._paused:
+            return
         if self._drained is not None:
             if not self._drained.done():
                 self._drained.set_result(None)
@@ -181,6 +223,10 @@ class Wire(asyncio.Protocol):
             if isinstance(frame, Frame):
                 self._frame(frame)
         self._flush()
+        size = 0 if self._silent else len(self._message) + self._protocol.buffered
+        if size or self._unread:
+            self._unread = size
+            self.unread(size)
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
@@ -197,30 +243,54 @@ class Wire(asyncio.Protocol):
     def _deliver(self, message: bytes) -> None:
         if self._opcode is Opcode.BINARY:
             self.binary(message)
-            return
-        try:
-            text = message.decode()
-        except UnicodeDecodeError:
-            # RFC 6455 8.1
-            self.fail(1007, "text is not UTF-8")
-            return
-        self.text(text)
+        else:
+            self.text(message.decode())
 
     def _flush(self) -> None:
         if not self._gone:
             for data in self._protocol.data_to_send():
                 if data:
-                    self.transport.write(data)
-                elif self.transport.can_write_eof():
-                    # Closing at once could reset the connection and take the close frame with it, when there is data
-                    # that nobody reads any more (RFC 6455 7.1.1, RFC 9112 9.6).
-                    self.transport.write_eof()
+                    self._send(data)
                 else:
-                    self.transport.close()
+                    self._ends = True
+                    self._pass_on()
         if self._protocol.state is not OPEN:
             self._end()
         if self.behind > self._behind and not self._gone:
             self._too_far_behind()
+
+    def _send(self, data: bytes) -> None:
+        if not self._paused and len(data) <= PIECE:
+            self.transport.write(data)
+        else:
+            self._queue.append(memoryview(data))
+            self._queued += len(data)
+            self._pass_on()
+        self._weigh()
+
+    def _pass_on(self) -> None:
+        """Give the transport of the queue what the other side takes, and its end."""
+        while self._queue and not self._paused:
+            piece = self._queue.popleft()
+            if len(piece) > PIECE:
+                self._queue.appendleft(piece[PIECE:])
+                piece = piece[:PIECE]
+            self._queued -= len(piece)
+            self.transport.write(piece)
+        if not self._ends or self._queue or self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            # Closing at once could reset the connection and take the close frame with it, when there is data that
+            # nobody reads any more (RFC 6455 7.1.1, RFC 9112 9.6).
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _weigh(self) -> None:
+        size = self.behind
+        if size or self._unsent:
+            self._unsent = size
+            self.unsent(size)
 
     def _too_far_behind(self) -> None:
         """Answers and pongs pile up, because the other side asks and does not read."""

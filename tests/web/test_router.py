@@ -105,7 +105,7 @@ async def test_a_bad_id_is_named(text: str) -> None:
         ("n=10", ["n"]),
         ("n=1&n=2", ["n"]),
         ("m=1", ["m"]),
-        ("n=x&m=1&%00=2", ["n", "m", "\\0"]),
+        ("n=x&m=1&%00=2", ["n", "m", "\\x00"]),
         ("N=1", ["N"]),
         ("n", ["n"]),
     ],
@@ -172,10 +172,6 @@ async def test_the_length_of_a_body_must_be_announced() -> None:
     answer = await SITE.ask("POST", "/thing", Content_Type="application/json")
     assert (answer.status, json.loads(answer.body)["type"]) == (411, "/problems/length-required")
     assert (await SITE.ask("POST", "/thing", b"", Content_Type="application/json")).status == 400
-
-
-async def test_a_bad_escape_is_malformed() -> None:
-    assert (await SITE.ask("GET", "/thing?a=%4")).status == 400
 
 
 def test_one_call_has_one_route() -> None:

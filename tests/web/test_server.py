@@ -39,16 +39,20 @@ async def test_an_ipv6_address_is_in_brackets() -> None:
 
 
 async def test_one_connection_too_many_is_dropped_and_the_others_are_served() -> None:
-    async with serving(max_connections=2) as found:
+    held = Held()
+    async with serving(held, max_connections=2) as found:
         first, second = await found.client(), await found.client()
-        await eventually(lambda: found.server.connections == 2)
+        for client in (first, second):
+            client.send(GET)
+        await eventually(lambda: held.begun == 2)
         third = await found.client()
         third.send(GET)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await third.head()
         assert found.server.connections == 2
+        held.go.set()
         for client in (first, second):
-            assert (await client.ask("GET", "/")).status == 200
+            assert (await client.answer()).status == 200
         first.vanish()
         await eventually(lambda: found.server.connections == 1)
         assert (await (await found.client()).ask("GET", "/")).status == 200

@@ -1,0 +1,59 @@
+"""What a connection needs of the server that it is one of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from taskd.clock import Clock
+from taskd.http1.head import HeadMemo
+from taskd.http1.limits import Limits
+from taskd.metrics.catalog import Catalog
+from taskd.runtime.budget import Budget
+from taskd.runtime.supervisor import Supervisor
+from taskd.web.message import Handler
+
+if TYPE_CHECKING:
+    from taskd.web.upgrade import Upgrader
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds that a client has: for a head, for a body, between requests, to take an answer, to go."""
+
+    head: float = 10.0
+    body: float = 30.0
+    idle: float = 75.0
+    write: float = 30.0
+    linger: float = 5.0
+
+
+class Host(Protocol[C]):
+    """The server, as its connections `C` see it."""
+
+    handle: Handler
+    upgrader: Upgrader | None
+    limits: Limits
+    memo: HeadMemo
+    times: Times
+    clock: Clock
+    supervisor: Supervisor
+    catalog: Catalog
+    draining: bool
+    coming: Budget[C]
+    unsent: Budget[C]
+    fresh: dict[C, None]
+    """Those who have asked nothing yet, the oldest first."""
+    idle: dict[C, None]
+    """Those who are between two requests, the one that is for longest first."""
+
+    def opened(self, connection: C) -> None: ...
+
+    def closed(self, connection: C) -> None: ...
+
+    def begin(self, body: int) -> bool:
+        """Return whether a request with a body of this size can be worked on now; call `end` then."""
+
+    def end(self, body: int) -> None: ...
