@@ -1,7 +1,8 @@
 """A coverage-guided fuzzer for the parser: `python -m tests.fuzz.http1 -max_total_time=600 DIRECTORY`.
 
-It needs atheris (`pip install taskd[fuzz]`) and takes libFuzzer's options; new inputs go to the first directory given,
-and `tests/fuzz/corpus/http1` is where it begins. `test_corpus.py` gives that corpus to `check`, without atheris.
+It needs atheris (`pip install taskd[fuzz]`) and takes libFuzzer's options; new inputs go to the first directory given.
+It begins with `tests/fuzz/corpus/http1` and with what is in that and further directories. `test_corpus.py` gives that
+corpus to `check`, without atheris.
 
 Afterwards: `python -m tests.fuzz.http1 -merge=1 NEW DIRECTORY` writes the fewest files with the same coverage to NEW.
 """
@@ -86,8 +87,9 @@ def main() -> None:
             if name != "tests.fuzz":
                 del sys.modules[name]
         fresh = importlib.import_module("tests.fuzz.http1")
-    # Without a directory of one's own, nothing is kept.
-    atheris.Setup([*sys.argv, str(CORPUS)], fresh.check, enable_python_coverage=True)
+    # libFuzzer starts itself again to merge, by these words. With no directory before the corpus, new inputs go there.
+    itself = f"{sys.executable} -m tests.fuzz.http1"
+    atheris.Setup([itself, *sys.argv[1:], str(CORPUS)], fresh.check, enable_python_coverage=True)
     atheris.Fuzz()
 
 
