@@ -31,10 +31,7 @@ LONG = EXAMPLES > 100
 
 @contextlib.asynccontextmanager
 async def serving(database_url: str) -> AsyncIterator[tuple[Server, dict[str, str]]]:
-    """Run the server that is tested; gives it, and the fields that authorise a call.
-
-    All that is sent carries them, save where the tool takes away an `Authorization` to see that it is missed.
-    """
+    """Run the server that is tested; gives it, and the fields that authorise a call."""
     app = Taskd(database_url=database_url, auth="none", http="127.0.0.1:0", handlers=["taskd.worker.samples"])
     async with embedded(database_url, app) as server:
         yield server, {"X-Taskd-User": "ann"}
