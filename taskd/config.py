@@ -16,8 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from taskd.domain.token import TOKEN
 from taskd.errors import ConfigError
-from taskd.settings import Address, Bounds, Choice, File, Integer, Kind, Listen, Number, Several, Text, Url
+from taskd.settings import (
+    Address,
+    Bounds,
+    Choice,
+    File,
+    Integer,
+    Kind,
+    Listen,
+    Network,
+    Networks,
+    Number,
+    Secret,
+    Several,
+    Text,
+    Url,
+)
 
 _POSTGRES = ("postgresql", "postgres")
 _CONFIG_VARIABLE = "TASKD_CONFIG"
@@ -47,9 +63,9 @@ class Setting:
 
 
 def _declare(kind: Kind, default: str, meaning: str, unit: str = "") -> Any:
-    value = kind.read(default) if default else () if isinstance(kind, Several) else None
+    value = kind.read(default) if default else () if isinstance(kind, Several | Networks) else None
     # A URL may hold a password: it stays out of repr, and so out of logs and tracebacks.
-    shown = not isinstance(kind, Url)
+    shown = not isinstance(kind, Url | Secret)
     return dataclasses.field(default=value, repr=shown, metadata={"setting": Setting(kind, default, meaning, unit)})
 
 
@@ -84,6 +100,17 @@ class Settings:
         "",
         "For a gateway: the gRPC address that it serves from; of a name with several addresses, all.",
     )
+    upstream_token: str | None = _declare(
+        Secret("a token, `tk_` and 43 letters and digits", TOKEN.pattern),
+        "",
+        "For a gateway: its own token at the upstream, of the role `admin`, by which it finds out who calls.",
+    )
+    upstream_ca: Path | None = _declare(
+        File("a PEM file"),
+        "",
+        "For a gateway: who signs the upstream's certificate. With it, the upstream is reached by TLS, and is shown"
+        " `TASKD_TLS_CERT`.",
+    )
     handlers: tuple[str, ...] = _declare(
         Several(Text("a module's dotted name", r"[^\W\d]\w*(\.[^\W\d]\w*)*")), "", "Modules whose handlers run here."
     )
@@ -99,7 +126,12 @@ class Settings:
     auth: str = _declare(
         Choice(("token", "none")), "token", "How callers are known. `none`: by their word, and on loopback only."
     )
-    tls_cert: Path | None = _declare(File("a PEM file"), "", "The server's certificate chain. None: no TLS.")
+    trusted_proxies: tuple[Network, ...] = _declare(
+        Networks(), "", "Proxies whose `Forwarded` or `X-Forwarded-For` is believed."
+    )
+    tls_cert: Path | None = _declare(
+        File("a PEM file"), "", "The certificate chain, for HTTP and gRPC; read again on SIGHUP. None: no TLS."
+    )
     tls_key: Path | None = _declare(File("a PEM file"), "", "The certificate's private key.")
     tls_client_ca: Path | None = _declare(
         File("a PEM file"), "", "Who signs the certificates of clients; with it, each client needs one."
@@ -109,7 +141,12 @@ class Settings:
         "",
         "Origins whose pages may call from a browser. `*`: all.",
     )
-    rate_limit: float | None = _declare(Number(0.1, 1e6, off=True), "off", "Calls of one user.", "calls per second")
+    rate_limit: float | None = _declare(
+        Number(0.1, 1e6, off=True),
+        "off",
+        "Calls of one token, in each process; those of one second may come at once.",
+        "calls per second",
+    )
     ws_connections_per_user: int = _declare(Integer(1, 10_000), "8", "WebSockets of one user at once.", "connections")
     search_config: str = _declare(
         Text("the name of a text search configuration", r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?"),
@@ -199,6 +236,17 @@ def validate_start(settings: Settings) -> None:
                 raise ConfigError(
                     f"TASKD_AUTH=none trusts everybody, so TASKD_{name.upper()} must be on loopback, not {address}"
                 )
+    _check_gateway(settings)
+    _check_tls(settings)
+    serves_grpc = settings.role in ("all", "api") and settings.grpc is not None
+    if serves_grpc and settings.grpc == settings.http and settings.http.port:
+        raise ConfigError(f"TASKD_HTTP and TASKD_GRPC can't both listen on {settings.http}")
+    if settings.database_replica_url is not None:
+        # A setting that is taken and then does nothing would be worse than none.
+        raise ConfigError("TASKD_DATABASE_REPLICA_URL is not there yet; leave it out")
+
+
+def _check_gateway(settings: Settings) -> None:
     if settings.role == "gateway" and settings.upstream is None:
         raise ConfigError("TASKD_ROLE=gateway wants TASKD_UPSTREAM: the address that it serves from")
     if settings.upstream is not None and settings.role != "gateway":
@@ -207,30 +255,31 @@ def validate_start(settings: Settings) -> None:
         for name in ("database_url", "database_listen_url", "handlers"):
             if getattr(settings, name):
                 raise ConfigError(f"{SETTINGS[name].variable} is not for TASKD_ROLE=gateway, which has no database")
+        if settings.auth == "token" and settings.upstream_token is None:
+            raise ConfigError(
+                "TASKD_ROLE=gateway wants TASKD_UPSTREAM_TOKEN, to find out who calls: make one by"
+                " `taskd token create --role admin` where the database is"
+            )
+        if settings.auth == "none" and settings.upstream_token is not None:
+            raise ConfigError("TASKD_UPSTREAM_TOKEN is not for TASKD_AUTH=none, which would lend it to everybody")
+    else:
+        for name in ("upstream_token", "upstream_ca"):
+            if getattr(settings, name) is not None:
+                raise ConfigError(f"{SETTINGS[name].variable} is only for TASKD_ROLE=gateway")
+
+
+def _check_tls(settings: Settings) -> None:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("TASKD_TLS_CERT and TASKD_TLS_KEY go together")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
         raise ConfigError("TASKD_TLS_CLIENT_CA wants TASKD_TLS_CERT and TASKD_TLS_KEY")
-    serves_grpc = settings.role in ("all", "api") and settings.grpc is not None
-    if serves_grpc and settings.grpc == settings.http and settings.http.port:
-        raise ConfigError(f"TASKD_HTTP and TASKD_GRPC can't both listen on {settings.http}")
-    _refuse_not_yet(settings)
 
 
-def _refuse_not_yet(settings: Settings) -> None:
-    # A setting that is taken and then does nothing would be worse than none, most of all one that protects.
-    if settings.auth == "token":
-        raise ConfigError("TASKD_AUTH=token: tokens are not there yet; TASKD_AUTH=none serves on loopback without")
-    for name in ("tls_cert", "rate_limit", "database_replica_url"):
-        if getattr(settings, name) is not None:
-            raise ConfigError(f"{SETTINGS[name].variable} is not there yet; leave it out")
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give a command a flag for each setting, and `--config` for the TOML file."""
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
+    """Give a command a flag for each setting, or those of these names, and `--config` for the TOML file."""
     group = parser.add_argument_group("settings", f"Each is also a variable, and a key of the TOML file; {_SOURCES}")
     group.add_argument("--config", metavar="FILE", help=f"The TOML file ({_CONFIG_VARIABLE}).")
-    for setting in SETTINGS.values():
+    for setting in SETTINGS.values() if names is None else [SETTINGS[name] for name in names]:
         group.add_argument(
             setting.flag,
             dest=f"setting_{setting.name}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from taskd.cache.memory import MemoryCache
@@ -12,13 +11,16 @@ from taskd.http1.head import Head
 from taskd.http1.target import split
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
+from taskd.service.auth import Gate
 from taskd.service.cached import CachedReads, CachedTasks
 from taskd.service.health import PartsHealth
 from taskd.service.ports import Feed, PartHealth, Tasks, View
 from taskd.service.views import LIST, TASK, pack_view, unpack_view, view_size
+from taskd.tls import Tls
 from taskd.web.application import SOCKET_PATH, application, bare_routes, routes
-from taskd.web.identity import by_word
+from taskd.web.identity import Callers
 from taskd.web.server import HttpServer
+from taskd.web.upgrade import Upgrade
 from taskd.ws.hub import Hub
 
 ANSWER_WITHIN = 5.0
@@ -34,6 +36,8 @@ class Front:
         feed: the event log.
         epoch: names that log: a shared cache of another log must not be read.
         health: of all parts; this adds the cache's.
+        gate: lets callers in.
+        tls: the certificate that is shown; None: no TLS.
         serves: False: only health and metrics are answered.
     """
 
@@ -46,6 +50,8 @@ class Front:
         health: PartsHealth,
         supervisor: Supervisor,
         catalog: Catalog,
+        gate: Gate,
+        tls: Tls | None = None,
         *,
         serves: bool = True,
     ) -> None:
@@ -57,15 +63,23 @@ class Front:
         self.tasks = CachedTasks(service, self.reads)
         self.hub: Hub | None = None
         origins = settings.cors_origins
+        callers = Callers(gate, settings.trusted_proxies)
         if serves:
-            per_user = settings.ws_connections_per_user
-            self.hub = Hub(feed, by_word, supervisor, per_user=per_user, origins=origins, catalog=catalog)
-            found = routes(self.tasks, self.reads, feed, health, catalog)
+            self.hub = Hub(
+                feed,
+                callers.admit_socket,
+                gate.hold,
+                supervisor,
+                per_user=settings.ws_connections_per_user,
+                origins=origins,
+                catalog=catalog,
+            )
+            found = routes(self.tasks, self.reads, feed, health, catalog, gate.hold, by_word=gate.by_word)
         else:
             found = bare_routes(health, catalog)
         upgrader = Sockets(self.hub) if self.hub else None
-        handle = application(found, by_word, origins, catalog)
-        self.http = HttpServer(handle, supervisor, upgrader=upgrader, catalog=catalog)
+        handle = application(found, callers, origins, catalog)
+        self.http = HttpServer(handle, supervisor, upgrader=upgrader, catalog=catalog, tls=tls)
         if self.cache is not None:
             health.add("cache", self._cache_health)
         self._show()
@@ -143,6 +157,7 @@ class Sockets:
         except Exception:
             return False
 
-    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
-        """Hand the transport to the hub."""
-        return self._hub.upgrade(head, raw_head, tail, transport)
+    async def admit(self, head: Head, peer: str) -> Upgrade:
+        """Let the hub look at the request; return what hands it the transport."""
+        entry = await self._hub.admit(head, peer)
+        return lambda tail, transport: self._hub.upgrade(entry, tail, transport)

@@ -6,14 +6,18 @@ from collections.abc import Callable
 
 from taskd import __version__
 from taskd.config import Settings
+from taskd.domain.model import Role, User
 from taskd.front import Front
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.lag import LoopLag
 from taskd.rpc.channel import open_channel
 from taskd.rpc.feed import RemoteFeed
+from taskd.rpc.tokens import RemoteTokens
 from taskd.rpc.upstream import RemoteTasks
 from taskd.runtime.supervisor import Supervisor
+from taskd.service.auth import Gate
 from taskd.service.health import PartsHealth, from_fault
+from taskd.tls import tls_of, upstream_trust
 
 
 class Gateway:
@@ -30,13 +34,27 @@ class Gateway:
         self.supervisor = Supervisor()
         self.catalog = Catalog(__version__, settings.metrics_buckets)
         self.lag = LoopLag(self.catalog.loop_lag.labels())
-        self.channel = open_channel(upstream)
-        self.feed = RemoteFeed(self.channel, self.supervisor)
+        self.tls = tls_of(settings)
+        self.channel = open_channel(upstream, trust=upstream_trust(settings))
+        token = settings.upstream_token
+        # Where callers are taken at their word, here and there, so is this one.
+        itself = User("gateway", Role.ADMIN, authorization=None if token is None else f"Bearer {token}")
+        self.feed = RemoteFeed(self.channel, itself, self.supervisor)
+        known = RemoteTokens(self.channel, itself) if settings.auth == "token" else None
+        self.gate = Gate(known, self.supervisor, rate=settings.rate_limit, catalog=self.catalog)
         self.health = PartsHealth()
         self.health.add("upstream", lambda: from_fault(self.feed.fault))
         service = RemoteTasks(self.channel)
         self.front = Front(
-            settings, service, self.feed, lambda: self.feed.epoch, self.health, self.supervisor, self.catalog
+            settings,
+            service,
+            self.feed,
+            lambda: self.feed.epoch,
+            self.health,
+            self.supervisor,
+            self.catalog,
+            self.gate,
+            self.tls,
         )
         self.tasks = self.front.tasks
         self.catalog.upstream_up.track(lambda: int(self.feed.fault is None))
@@ -59,9 +77,16 @@ class Gateway:
         if self.front.cache is not None:
             await self.front.cache.start()
         self.feed.start()
+        self.gate.start()
         self.lag.start()
         self.health.started()
         await self.front.http.start(self.settings.http.host, self.settings.http.port)
+
+    async def reload(self) -> None:
+        """Read the certificates again; see `Parts.reload`. The upstream is shown the new one at the next start."""
+        if self.tls is not None:
+            self.tls.reload()
+            await self.front.http.renew()
 
     def hurry(self) -> None:
         """Nothing runs here that would be waited for."""
@@ -76,6 +101,7 @@ class Gateway:
         # 3. Nothing more is asked.
         await self.front.http.stop()
         self.lag.stop()
+        await self.gate.stop()
         if self.front.cache is not None:
             await self.front.cache.stop()
         await self.feed.stop()

@@ -73,6 +73,9 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line, in ASCII, so that any stream can carry it."""
 
     def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(self._format(record))
+
+    def _format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
             "time": _timestamp(record.created),
             "level": record.levelname.lower(),
@@ -92,6 +95,9 @@ class TextFormatter(logging.Formatter):
     """One line for a message and its facts, then an indented one for each line of a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(self._format(record))
+
+    def _format(self, record: logging.LogRecord) -> str:
         facts = _facts(record)
         if current := request_id.get():
             facts = {**facts, "request_id": current}
@@ -100,6 +106,14 @@ class TextFormatter(logging.Formatter):
         head = f"{stamp[11:]} {record.levelname:<8} {record.name}: {_escaped(record.getMessage())}{pairs}"
         # The bar shows that a line is a traceback's, whatever it looks like.
         return "\n".join([head, *(f"    | {_escaped(line)}" for line in _error(self, record).splitlines())])
+
+
+_SECRET = re.compile(r"(tk_)[0-9A-Za-z]{43}|(\w://[^\s:/@]*:)[^\s@/]+(?=@)")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without what must not be in a log: tokens, and passwords in URLs."""
+    return _SECRET.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def _timestamp(seconds: float) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from taskd.front import ANSWER_WITHIN, Front
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.lag import LoopLag
 from taskd.runtime.supervisor import Supervisor
+from taskd.service.auth import Gate
 from taskd.service.census import Census
 from taskd.service.feed import LogFeed
 from taskd.service.health import PartsHealth, from_fault
@@ -30,13 +32,18 @@ from taskd.store.pool import Database
 from taskd.store.search import SearchStore, configure
 from taskd.store.sweep import SweepStore
 from taskd.store.tasks import TaskStore
+from taskd.store.tokens import FIRST_TOKEN, TokenStore
 from taskd.store.totals import TotalsStore
+from taskd.tls import tls_of
 from taskd.worker.lease import LeaseKeeper
 from taskd.worker.registry import Registry
 from taskd.worker.worker import Worker
 
 if TYPE_CHECKING:
     from taskd.rpc.server import GrpcServer
+
+
+logger = logging.getLogger("taskd")
 
 
 class Parts:
@@ -50,6 +57,7 @@ class Parts:
         self.catalog = Catalog(__version__, settings.metrics_buckets)
         self.catalog.kinds.register(registry.kinds)
         self.lag = LoopLag(self.catalog.loop_lag.labels())
+        self.tls = tls_of(settings)
         self._build_store(url)
         self._build_services()
         self._build_worker(registry)
@@ -76,6 +84,9 @@ class Parts:
     def _build_services(self) -> None:
         self.feed = LogFeed(EventLog(self.database), self.supervisor)
         self.census = Census(TotalsStore(self.database), self.feed, self.supervisor)
+        self.tokens = TokenStore(self.database)
+        known = self.tokens if self.settings.auth == "token" else None
+        self.gate = Gate(known, self.supervisor, rate=self.settings.rate_limit, catalog=self.catalog)
         self.service = TaskService(TaskStore(self.database, self.catalog), SearchStore(self.database), self.committed)
         self.health = PartsHealth()
 
@@ -109,6 +120,8 @@ class Parts:
             self.health,
             self.supervisor,
             self.catalog,
+            self.gate,
+            self.tls,
             serves=self.serves,
         )
         self.tasks = self.front.tasks
@@ -116,7 +129,6 @@ class Parts:
 
     def _grpc(self) -> GrpcServer:
         # Imported only where it is used: it takes 10 MiB and seven threads.
-        from taskd.rpc.identity import by_word
         from taskd.rpc.server import GrpcServer
         from taskd.rpc.work import WorkCalls
 
@@ -127,9 +139,9 @@ class Parts:
             self.feed,
             self.health,
             WorkCalls(self.worker.crews, self.supervisor),
-            by_word,
-            # Whoever is taken at their word is trusted with everything.
-            lambda user: True,
+            self.tokens,
+            self.gate,
+            self.tls,
             self.supervisor,
             self.catalog,
         )
@@ -204,6 +216,9 @@ class Parts:
         if await pending(self.database):
             await migrate(settings.database_listen_url or self.database.url)
         await configure(self.database, settings.search_config, rebuild=False)
+        if not self.gate.by_word and not await self.tokens.any():
+            logger.warning("nobody has a token yet: %s", FIRST_TOKEN)
+        self.gate.start()
         await self.feed.start()
         self._follow()
         self.census.start()
@@ -219,6 +234,16 @@ class Parts:
         if self.grpc is not None and settings.grpc is not None:
             await self.grpc.start(settings.grpc.host, settings.grpc.port)
         await self.front.http.start(settings.http.host, settings.http.port)
+
+    async def reload(self) -> None:
+        """Read the certificates again.
+
+        Raises:
+            ConfigError: they are wrong; those from before stay in use.
+        """
+        if self.tls is not None:
+            self.tls.reload()
+            await self.front.http.renew()
 
     def hurry(self) -> None:
         """Wait for no running task at the end, now or when it comes."""
@@ -253,6 +278,7 @@ class Parts:
         if self.grpc is not None:
             await self.grpc.stop()
         self.lag.stop()
+        await self.gate.stop()
         await self.service.close()
         await self.claims.close()
         if self.front.cache is not None:

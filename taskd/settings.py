@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 
 class Kind(Protocol):
     """Reads one setting's value."""
@@ -211,6 +213,33 @@ class Several:
         for piece in pieces:
             words += [word.strip() for word in piece.split(",")] if isinstance(piece, str) else [piece]
         return tuple(dict.fromkeys(self.kind.read(word) for word in words))
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What nobody is to see: no message repeats it, and neither does `repr`."""
+
+    range: str
+    pattern: str
+
+    def read(self, raw: object) -> str:
+        if not isinstance(raw, str) or not re.fullmatch(self.pattern, raw):
+            raise ValueError(f"must be {self.range}")
+        return raw
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Addresses and networks, as text with commas between, or as a list."""
+
+    range: str = "addresses or networks such as 10.0.0.0/8, with commas between"
+
+    def read(self, raw: object) -> tuple[Network, ...]:
+        pieces = raw.split(",") if isinstance(raw, str) else raw if isinstance(raw, list | tuple) else [raw]
+        try:
+            return tuple(ipaddress.ip_network(str(piece).strip()) for piece in pieces)
+        except ValueError:
+            raise ValueError(f"must be {self.range}, not {shown(raw)}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from taskd.http1.limits import Limits
 from taskd.runtime.supervisor import Supervisor
 from taskd.web.message import Request, Response
 from taskd.web.server import HttpServer
+from taskd.web.upgrade import Upgrade
 from taskd.ws.frames import binary_frame, text_frame
 from taskd.ws.handshake import Refusal, accept, refusal, request_id
 from taskd.ws.wire import Wire
@@ -51,12 +52,15 @@ class EchoSockets:
     def wants(self, head: Head) -> bool:
         return True
 
-    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
+    async def admit(self, head: Head, peer: str) -> Upgrade:
+        return lambda tail, transport: self._upgrade(head, tail, transport)
+
+    def _upgrade(self, head: Head, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
         name = request_id(head)
         try:
             if head.content_length or head.chunked:
                 raise Malformed("a request for an upgrade must not have a body")
-            protocol = accept(raw_head, name, max_size=LARGEST)
+            protocol = accept(head.raw, name, max_size=LARGEST)
         except (Refusal, Malformed) as error:
             transport.write(refusal(error, name))
             transport.close()

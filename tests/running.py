@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import sys
 import urllib.parse
 from collections.abc import AsyncIterator
@@ -29,21 +30,27 @@ class Server:
     app: Taskd | None = None
     process: asyncio.subprocess.Process | None = None
     output: list[str] = field(default_factory=list)
+    verify: ssl.SSLContext | None = None
+    """How it is asked by TLS; None: it is without."""
     grpc: str | None = None
     """Where gRPC is, of a process that was told to serve it; of an app, `app.grpc_address`."""
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        return f"{'http' if self.verify is None else 'https'}://{self.address}"
 
-    def client(self, user: str = "ann", **options: Any) -> httpx.AsyncClient:
-        """Return an HTTP client of one user."""
-        return httpx.AsyncClient(base_url=self.url, headers={"X-Taskd-User": user}, timeout=60, **options)
+    def client(self, user: str = "ann", *, token: str | None = None, **options: Any) -> httpx.AsyncClient:
+        """Return an HTTP client of one user, known by a token if one is given."""
+        headers = {"X-Taskd-User": user} if token is None else {"Authorization": f"Bearer {token}"}
+        verify = True if self.verify is None else self.verify
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, verify=verify, **options)
 
-    def socket(self, user: str = "ann", **query: str) -> connect:
+    def socket(self, user: str = "ann", *, token: str | None = None, **query: str) -> connect:
         """Return a WebSocket connection to be entered."""
-        text = urllib.parse.urlencode({"user": user, **query})
-        return connect(f"ws://{self.address}/ws?{text}", max_size=None, ping_interval=None)
+        headers = None if token is None else {"Authorization": f"Bearer {token}"}
+        text = urllib.parse.urlencode(query if token else {"user": user, **query})
+        url = f"ws://{self.address}/ws?{text}"
+        return connect(url, max_size=None, ping_interval=None, additional_headers=headers)
 
     async def ready(self) -> bool:
         """Return whether it says that it is ready."""
@@ -77,20 +84,26 @@ async def embedded(database_url: str, app: Taskd | None = None, **settings: Any)
         yield Server(app.http_address, app)
 
 
-async def start(database_url: str, *flags: str, handlers: str = "taskd.worker.samples") -> Server:
+async def start(
+    database_url: str,
+    *flags: str,
+    handlers: str = "taskd.worker.samples",
+    auth: str = "none",
+    verify: ssl.SSLContext | None = None,
+) -> Server:
     """Start `taskd serve` as a process, and return it once it is ready."""
-    command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", "none"]
+    command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", auth]
     command += ["--http", "127.0.0.1:0", "--grpc", "off", "--log", "json", *flags]
     if handlers:
         command += ["--handlers", handlers]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-    server = Server("", process=process)
+    server = Server("", process=process, verify=verify)
     assert process.stderr is not None
     while not server.address:
         line = (await process.stderr.readline()).decode()
         assert line, f"taskd ended at its start: {''.join(server.output)}"
         server.output.append(line)
-        found = re.search(r"http://(127\.0\.0\.1:\d+)", line)
+        found = re.search(r"https?://(127\.0\.0\.1:\d+)", line)
         server.address = found[1] if found else ""
         found = re.search(r"gRPC on ([\d.:]+)", line)
         server.grpc = found[1] if found else None
@@ -105,9 +118,15 @@ async def _drain(stream: asyncio.StreamReader, output: list[str]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(database_url: str, *flags: str, handlers: str = "taskd.worker.samples") -> AsyncIterator[Server]:
+async def served(
+    database_url: str,
+    *flags: str,
+    handlers: str = "taskd.worker.samples",
+    auth: str = "none",
+    verify: ssl.SSLContext | None = None,
+) -> AsyncIterator[Server]:
     """Run `taskd serve` as a process, and kill it at the end if it still runs."""
-    server = await start(database_url, *flags, handlers=handlers)
+    server = await start(database_url, *flags, handlers=handlers, auth=auth, verify=verify)
     try:
         yield server
     finally:

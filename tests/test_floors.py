@@ -19,7 +19,7 @@ PACKAGE = ROOT / "taskd"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "clock", "domain"),
-    ("v1", "settings", "config", "log", "runtime", "cache", "metrics", "http1"),
+    ("v1", "settings", "config", "log", "runtime", "cache", "metrics", "http1", "tls"),
     ("store",),
     ("service",),
     ("worker",),

@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "run the server",
     "migrate": "bring a database's schema up to date",
     "check": "check the configuration and the database, and give advice",
+    "token": "make, list and revoke the tokens that callers show",
     "health": "ask the server on this machine whether it is ready",
     "task": "create, read, find and follow tasks of a running server",
     "openapi": "print the OpenAPI document",

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from taskd import config
 from taskd.config import Settings, validate_start
 from taskd.domain.model import ListQuery, User
-from taskd.errors import ConfigError, Unavailable
+from taskd.errors import ConfigError, Forbidden, Unauthenticated, Unavailable
 from taskd.runtime.supervisor import Supervisor
 from taskd.store.listener import Listener
 from taskd.store.migrate import OLDEST_SERVER, pending
 from taskd.store.pool import Database
 from taskd.store.search import configured
+from taskd.store.tokens import FIRST_TOKEN, TokenStore
+from taskd.tls import tls_of, upstream_trust
 
 POOL = 12
 """Connections that one process may open: ten for all, two for its lease; and one more to listen."""
+
+
+EXPIRES_SOON = 14.0
+"""Days before a certificate's end from which on that is a fault."""
 
 
 class Finding(NamedTuple):
@@ -62,10 +69,12 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(True, "configuration: its settings go together")
     except ConfigError as error:
         yield Finding(False, f"configuration: {error}")
+    for finding in _tls(settings):
+        yield finding
     if settings.cache not in ("memory", "off"):
         yield await _cache(settings.cache)
     if settings.upstream is not None:
-        yield await _upstream(settings.upstream)
+        yield await _upstream(settings, settings.upstream)
         return
     if settings.database_url is None:
         yield Finding(True, f"database: an embedded PostgreSQL in {settings.data_dir.absolute()}")
@@ -77,9 +86,30 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         if not await pending(database):
             yield await _search(database, settings.search_config)
+            if settings.auth == "token":
+                some = await TokenStore(database).any()
+                yield Finding(some, "tokens: there are some" if some else f"tokens: none yet; {FIRST_TOKEN}")
         yield await _listening(settings.database_listen_url or settings.database_url)
     finally:
         await database.close()
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    """Look at the certificate, and at what goes over the network without one."""
+    try:
+        tls = tls_of(settings)
+    except ConfigError as error:
+        yield Finding(False, f"certificate: {error}")
+        return
+    if tls is not None:
+        days = (tls.expires - datetime.now(UTC)).total_seconds() / 86_400
+        when = f"expires in {days:.0f} days" if days > 0 else "has expired"
+        yield Finding(days > EXPIRES_SOON, f"certificate: {when}")
+        return
+    for name, address in (("HTTP", settings.http), ("gRPC", settings.grpc)):
+        served = name == "HTTP" or settings.role in ("all", "api")
+        if served and address is not None and not address.loopback:
+            yield Finding(True, f"certificate: none, so {name} on {address} sends tokens that others can read")
 
 
 async def _cache(url: str) -> Finding:
@@ -98,16 +128,20 @@ async def _cache(url: str) -> Finding:
         await server.disconnect()
 
 
-async def _upstream(target: str) -> Finding:
+async def _upstream(settings: Settings, target: str) -> Finding:
     """Ask the upstream of a gateway for something, as the gateway would."""
     # Imported only where it is used: it takes 10 MiB and seven threads.
     from taskd.rpc.channel import open_channel
     from taskd.rpc.upstream import RemoteTasks
 
-    channel = open_channel(target)
+    channel = open_channel(target, trust=upstream_trust(settings))
+    token = settings.upstream_token
+    user = User("anonymous", authorization=None if token is None else f"Bearer {token}")
     try:
-        await RemoteTasks(channel, seconds=5.0).list(User("anonymous"), ListQuery("anonymous", limit=1))
+        await RemoteTasks(channel, seconds=5.0).list(user, ListQuery("anonymous", limit=1))
         return Finding(True, f"upstream: {target} answers")
+    except (Unauthenticated, Forbidden) as error:
+        return Finding(False, f"upstream: {target} refuses TASKD_UPSTREAM_TOKEN: {error}")
     finally:
         await channel.close()
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from taskd import config
+from taskd.config import Settings
 from taskd.errors import ConfigError, Unavailable
 from taskd.settings import Address
 
@@ -30,22 +32,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Print what each part says; 0 when the server is ready, 1 when it is not, 3 when it does not answer."""
-    address = config.from_command_line(asked).http
+    settings = config.from_command_line(asked)
+    address = settings.http
     if not address.port:
         raise ConfigError("http: must name a port, or nobody knows where the server is")
-    status, answer = ask(address, "/livez" if asked.live else "/readyz")
+    status, answer = ask(address, "/livez" if asked.live else "/readyz", _context(settings))
     print("\n".join(lines(answer)) or status)
     return 0 if status == 200 else 1
 
 
-def ask(address: Address, path: str) -> tuple[int, Mapping[str, Any]]:
+def _context(settings: Settings) -> ssl.SSLContext | None:
+    """Return how to ask a server that has a certificate. It is on this machine, so it need not prove who it is."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if settings.tls_client_ca is not None:
+        try:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"TASKD_TLS_CERT and TASKD_TLS_KEY: {error}") from None
+    return context
+
+
+def ask(address: Address, path: str, context: ssl.SSLContext | None = None) -> tuple[int, Mapping[str, Any]]:
     """Return the status and the body of what a server answers.
+
+    Args:
+        context: for TLS; None: without.
 
     Raises:
         Unavailable: nobody does.
     """
     host = _EVERYWHERE.get(address.host, address.host)
-    connection = http.client.HTTPConnection(host, address.port, timeout=ANSWER_WITHIN)
+    connection = (
+        http.client.HTTPConnection(host, address.port, timeout=ANSWER_WITHIN)
+        if context is None
+        else http.client.HTTPSConnection(host, address.port, timeout=ANSWER_WITHIN, context=context)
+    )
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from taskd.app import Taskd
+from taskd.errors import TaskdError
 
 logger = logging.getLogger("taskd")
 
@@ -31,13 +32,29 @@ async def run_until_signal(app: Taskd, started: Callable[[], Awaitable[None]]) -
             logger.info("%s: stopping", number.name)
             asked.set()
 
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        reloads.add(reload := asyncio.ensure_future(_reload(app)))
+        reload.add_done_callback(reloads.discard)
+
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         return await _run(app, started, asked)
     finally:
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGHUP):
             loop.remove_signal_handler(number)
+
+
+async def _reload(app: Taskd) -> None:
+    try:
+        await app.reload()
+    except TaskdError as error:
+        logger.error("not renewed: %s", error)
+    else:
+        logger.info("SIGHUP: certificates are read again, if there are any")
 
 
 async def _run(app: Taskd, started: Callable[[], Awaitable[None]], asked: asyncio.Event) -> int:

@@ -29,6 +29,7 @@ def run(asked: argparse.Namespace) -> int:
 
     async def started() -> None:
         grpc = f" and gRPC on {app.grpc_address}" if app.grpc_address else ""
-        logger.info("serving on http://%s%s", app.http_address, grpc)
+        scheme = "http" if settings.tls_cert is None else "https"
+        logger.info("serving on %s://%s%s", scheme, app.http_address, grpc)
 
     return asyncio.run(run_until_signal(app, started))

@@ -3,5 +3,6 @@
 from taskd.client.client import Client
 from taskd.client.watch import Events, EventsMissed
 from taskd.client.worker import Worker
+from taskd.tls import Trust
 
-__all__ = ["Client", "Events", "EventsMissed", "Worker"]
+__all__ = ["Client", "Events", "EventsMissed", "Trust", "Worker"]

@@ -16,6 +16,7 @@ from taskd.errors import Fault, Invalid, StartError, TaskdError, Unavailable
 from taskd.rpc.channel import open_channel
 from taskd.rpc.status import error_of
 from taskd.runtime.backoff import Backoff
+from taskd.tls import Trust
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -62,15 +63,23 @@ class Connection:
         target: `host:port`.
         user: who calls, where the server takes it by their word.
         token: of whoever calls.
+        trust: whose servers are believed, by TLS; None: no TLS.
         timeout: seconds that a call may take, with all its tries.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, target: str, user: str | None, token: str | None, timeout: float, clock: Clock = monotonic
+        self,
+        target: str,
+        user: str | None,
+        token: str | None,
+        timeout: float,
+        trust: Trust | None = None,
+        clock: Clock = monotonic,
     ) -> None:
         self.metadata = caller_metadata(user, token)
         self._target = target
+        self._trust = trust
         self._timeout = timeout
         self._clock = clock
         self._channel: grpc.aio.Channel | None = None
@@ -89,7 +98,7 @@ class Connection:
     def open(self) -> None:
         """Open the channel; it connects with the first call."""
         if self._channel is None:
-            self._channel = open_channel(self._target)
+            self._channel = open_channel(self._target, trust=self._trust)
 
     async def close(self) -> None:
         """Close the channel, and end what goes over it. Safe twice, and before `open`."""

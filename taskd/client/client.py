@@ -26,6 +26,7 @@ from taskd.domain.model import Page, Task
 from taskd.domain.search import Found, SearchPage
 from taskd.errors import NotFound, StartError, Unavailable
 from taskd.rpc.messages import TYPE_OF, event_of, task_of
+from taskd.tls import Trust
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
 
@@ -44,13 +45,21 @@ class Client:
         target: `host:port` of its gRPC. A name with several addresses: calls go to them in turn.
         user: who calls, for a server that takes it by the caller's word.
         token: of the user.
+        trust: by TLS: `Trust(ca, cert, key)`, paths of PEM files: who signs the server's certificate, and the client's
+            own, if it needs one. None: no TLS.
         timeout: seconds that a call may take; the server stops working on it then.
     """
 
     def __init__(
-        self, target: str, *, user: str | None = None, token: str | None = None, timeout: float = 30.0
+        self,
+        target: str,
+        *,
+        user: str | None = None,
+        token: str | None = None,
+        trust: Trust | None = None,
+        timeout: float = 30.0,
     ) -> None:
-        self._connection = Connection(target, user, token, timeout)
+        self._connection = Connection(target, user, token, timeout, trust)
         self._calls: TaskServiceAsyncStub | None = None
 
     async def __aenter__(self) -> Self:

@@ -20,9 +20,9 @@ from typing import Any
 from taskd.client.calls import Metadata
 from taskd.client.hands import Hands, stop_all
 from taskd.client.session import Session
-from taskd.client.stream import Stream
+from taskd.client.stream import Connect, Stream
 from taskd.clock import Clock
-from taskd.errors import TaskdError
+from taskd.errors import ConfigError, TaskdError
 from taskd.rpc.messages import task_of
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
@@ -48,7 +48,7 @@ class Shift:
     """Works until it is told to leave. Call `work` once, `leave` at any time, `stop` at the end.
 
     Args:
-        target: `host:port`.
+        connect: opens a channel.
         metadata: says who works.
         registry: the handlers.
         slots, lease, name: as of `Worker`.
@@ -58,7 +58,7 @@ class Shift:
 
     def __init__(
         self,
-        target: str,
+        connect: Connect,
         metadata: Metadata,
         registry: Registry,
         *,
@@ -71,7 +71,7 @@ class Shift:
         self.refused = 0
         self._supervisor = Supervisor()
         self.hands = Hands(registry, self._supervisor, slots, self._slot_freed, grace=grace)
-        self._target = target
+        self._connect = connect
         self._metadata = metadata
         self._kinds = registry.kinds
         self._lease = lease
@@ -158,7 +158,13 @@ class Shift:
                 if session.finished:
                     break
                 receive = partial(self._receive, session)
-                stream = Stream(self._target, self._metadata, session, receive, self._supervisor)
+                try:
+                    stream = Stream(self._connect, self._metadata, session, receive, self._supervisor)
+                except ConfigError as error:
+                    # A certificate that can't be read just now: it may be on its way.
+                    self._tell(error)
+                    await self._rest()
+                    continue
                 self._streams[session] = stream
                 fault = await stream.run(session.hello(self._kinds, slots, self._name))
                 if session.finished or session.drained:

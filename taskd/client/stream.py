@@ -10,10 +10,11 @@ import grpc
 from taskd.client.calls import Metadata, failure_of
 from taskd.client.session import Session
 from taskd.errors import TaskdError, Unavailable
-from taskd.rpc.channel import open_channel
 from taskd.runtime.supervisor import Supervisor
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import WorkerServiceStub
+
+Connect = Callable[[], grpc.aio.Channel]
 
 WELCOME_WITHIN = 5.0
 """Seconds in which a server answers to `Hello`, at the least."""
@@ -26,7 +27,7 @@ class Stream:
     time of its keepalive is over.
 
     Args:
-        target: `host:port`.
+        connect: opens a channel.
         metadata: says who works.
         session: says what to send.
         receive: given each message.
@@ -35,13 +36,13 @@ class Stream:
 
     def __init__(
         self,
-        target: str,
+        connect: Connect,
         metadata: Metadata,
         session: Session,
         receive: Callable[[pb.WorkResponse], None],
         supervisor: Supervisor,
     ) -> None:
-        self._channel = open_channel(target)
+        self._channel = connect()
         self._call = WorkerServiceStub(self._channel).Work(metadata=metadata)
         self._session = session
         self._receive = receive

@@ -6,12 +6,15 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from taskd.client.calls import caller_metadata
 from taskd.client.shift import Shift
 from taskd.clock import Clock, monotonic
 from taskd.domain.retry import RetryPolicy
 from taskd.errors import ConfigError, StartError
+from taskd.rpc.channel import open_channel
+from taskd.tls import Trust
 from taskd.worker.execute import GRACE
 from taskd.worker.registry import F, Registry
 
@@ -28,7 +31,7 @@ class Worker:
         target: `host:port` of its gRPC. A name with several addresses: one of them.
         slots: handlers that run at once, 1 to 1000.
         lease: seconds after which a server takes back the tasks of a worker that it does not hear, 2 to 300.
-        user, token: who works, as in `Client`.
+        user, token, trust: who works, and by TLS, as in `Client`.
         name: for who looks, up to 200 characters; host and process id, unless given.
         grace: seconds between the cancellations of a coroutine that goes on after it was stopped.
         clock: monotonic seconds.
@@ -45,6 +48,7 @@ class Worker:
         lease: float = 10.0,
         user: str | None = None,
         token: str | None = None,
+        trust: Trust | None = None,
         name: str = "",
         grace: float = GRACE,
         clock: Clock = monotonic,
@@ -61,7 +65,9 @@ class Worker:
         self._lease = lease
         self._grace = grace
         self._clock = clock
-        self._target = target
+        self._connect = partial(open_channel, target, trust=trust)
+        if trust is not None:
+            trust.read()
         self._metadata = caller_metadata(user, token)
         self._shift: Shift | None = None
         self._ended = asyncio.Event()
@@ -118,7 +124,7 @@ class Worker:
         if not 1 <= len(self.registry.kinds) <= MOST_KINDS:
             raise ConfigError(f"a worker has handlers for 1 to {MOST_KINDS} kinds")
         shift = self._shift = Shift(
-            self._target,
+            self._connect,
             self._metadata,
             self.registry,
             slots=self._slots,

@@ -44,11 +44,16 @@ class Role(StrEnum):
 class User:
     """Who calls. `name` is the owner of what they create.
 
-    `authorization` is what they proved it with, for a gateway, which passes it on and decides nothing by it.
+    Args:
+        trusted: taken at their word, where whoever reaches the server may make every call.
+        token: names the token that they proved it with (its digest, never the token).
+        authorization: what they proved it with, for a gateway, which passes it on.
     """
 
     name: str
     role: Role = Role.USER
+    trusted: bool = False
+    token: bytes | None = field(default=None, repr=False)
     authorization: str | None = field(default=None, repr=False)
 
     @property

@@ -89,6 +89,7 @@ class Catalog:
         self._declare_sockets()
         self._declare_cache()
         self._declare_calls()
+        self._declare_ground()
         self.registry.info(
             "taskd_build_info", "The version of taskd and of Python.", version=version, python=platform.python_version()
         )
@@ -194,6 +195,12 @@ class Catalog:
 
     def _declare_calls(self) -> None:
         add, buckets = self.registry, self._fixed
+        self.auth_refused = add.counter(
+            "taskd_auth_refused_total",
+            "Calls refused for who made them. missing: no token; unknown: one that names nobody; address: too many of"
+            " those from there; forbidden: not of the role; rate: too many calls.",
+            "reason",
+        )
         self.http_requests = add.counter(
             "taskd_http_requests_total",
             "HTTP requests answered. What no route fits has the route unmatched, a method that no route has is other.",
@@ -217,6 +224,9 @@ class Catalog:
         self.grpc_seconds = add.histogram(
             "taskd_grpc_request_seconds", "Time of a unary gRPC call.", "method", buckets=buckets
         )
+
+    def _declare_ground(self) -> None:
+        add, buckets = self.registry, self._fixed
         self.database_up = add.gauge("taskd_database_up", "Whether the database answers, 1 or 0; absent in a gateway.")
         self.upstream_up = add.gauge(
             "taskd_upstream_up", "Whether the upstream of a gateway answers, 1 or 0; absent elsewhere."
@@ -286,9 +296,9 @@ Labels are bounded. A path that no route fits is `route="unmatched"`, a method t
 `kind` with a handler in this process is always shown by name, and so are the first {kinds} others; all further ones are
 `kind="other"`.
 
-What was answered before its route was looked for is `route="unmatched"` too: a request that could not be read, a caller
-who is not known, a browser's question before a request from another origin. A request that could not be read has no last
-byte, so it is counted, and has no time.
+What was answered before its route was looked for is `route="unmatched"` too: a request that could not be read, a
+browser's question before a request from another origin. A request that could not be read has no last byte, so it is
+counted, and has no time.
 
 ## Questions and their queries
 

@@ -22,12 +22,14 @@ from google.protobuf.message import DecodeError, Message
 
 from taskd import log
 from taskd.clock import Clock, monotonic
+from taskd.domain.access import Access
 from taskd.domain.model import User
-from taskd.errors import Malformed, TaskdError, TooLarge, Unavailable
+from taskd.errors import Malformed, TaskdError, TooLarge, Unauthenticated, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.channel import MAX_ANSWER
-from taskd.rpc.identity import Identify, Metadata
+from taskd.rpc.identity import RULES, Metadata, caller_of
 from taskd.rpc.status import INSIDE, TRAILER, Code, code_of, status_of
+from taskd.service.auth import Gate
 
 logger = logging.getLogger("taskd.grpc")
 
@@ -61,16 +63,16 @@ class Calls:
     """Makes handlers of services.
 
     Args:
-        identify: says who calls; may refuse by raising a `TaskdError`.
+        gate: lets callers in.
         catalog: where calls are counted.
         most_open: see `MOST_OPEN`.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, identify: Identify, catalog: Catalog, *, most_open: int = MOST_OPEN, clock: Clock = monotonic
+        self, gate: Gate, catalog: Catalog, *, most_open: int = MOST_OPEN, clock: Clock = monotonic
     ) -> None:
-        self._identify = identify
+        self._gate = gate
         self._catalog = catalog
         self._most_open = most_open
         self._clock = clock
@@ -90,9 +92,10 @@ class Calls:
 
         Raises:
             AttributeError: the implementation lacks one.
+            KeyError: nobody has said whom a method is for.
         """
         methods = {
-            method.name: self._handler(f"{service.name}/{method.name}", method, getattr(implementation, _snake(method)))
+            method.name: self._handler(method, getattr(implementation, _snake(method)))
             for method in service.methods
         }
         return grpc.method_handlers_generic_handler(service.full_name, methods)
@@ -106,17 +109,35 @@ class Calls:
 
         return _Always(grpc.stream_stream_rpc_method_handler(refuse))
 
-    def _handler(self, name: str, method: MethodDescriptor, call: Callable[..., Any]) -> Handler:
+    def reflection(self, call: Callable[..., Any], name: str) -> Callable[..., AsyncIterator[Any]]:
+        """Return a stream that grpc itself answers, for who is let in."""
+
+        async def answer(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Any]:
+            try:
+                await self._admit(_metadata(context), context, RULES[name])
+            except TaskdError as error:
+                await self._refuse(name, context, error)
+                return
+            async for response in call(requests, context):
+                yield response
+
+        return answer
+
+    def _handler(self, method: MethodDescriptor, call: Callable[..., Any]) -> Handler:
+        name = f"{method.containing_service.name}/{method.name}"
+        access = RULES[f"{method.containing_service.full_name}/{method.name}"]
         self._catalog.grpc_requests.expect(name, Code.OK.name)
         read = _reader(method)
         # A single request is read in the call: gRPC takes an error of its reader for a bug.
         if not method.server_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(name, read, call))
+            return grpc.unary_unary_rpc_method_handler(self._unary(name, access, read, call))
         if not method.client_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._answers(name, read, call), None, _encoded)
-        return grpc.stream_stream_rpc_method_handler(self._both(name, call), read, _encoded)
+            return grpc.unary_stream_rpc_method_handler(self._answers(name, access, read, call), None, _encoded)
+        return grpc.stream_stream_rpc_method_handler(self._both(name, access, call), read, _encoded)
 
-    def _unary(self, name: str, read: Read, call: Callable[..., Awaitable[Answer]]) -> Callable[..., Awaitable[Any]]:
+    def _unary(
+        self, name: str, access: Access, read: Read, call: Callable[..., Awaitable[Answer]]
+    ) -> Callable[..., Awaitable[Any]]:
         seconds = self._catalog.grpc_seconds.labels(name)
 
         async def run(user: User, request: bytes) -> bytes:
@@ -135,7 +156,7 @@ class Calls:
             self._idle.clear()
             try:
                 # Empty when the call was refused: its status is all that counts.
-                body: bytes = await self._run(name, context, lambda user: run(user, request)) or b""
+                body: bytes = await self._run(name, access, context, lambda user: run(user, request)) or b""
                 self._hold(len(body), context)
                 return body
             finally:
@@ -157,28 +178,68 @@ class Calls:
             # Its type stub wants another argument than the context that it is called with.
             context.add_done_callback(taken)  # type: ignore[arg-type]
 
-    def _answers(self, name: str, read: Read, call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    def _answers(
+        self, name: str, access: Access, read: Read, call: Callable[..., Awaitable[None]]
+    ) -> Callable[..., Awaitable[None]]:
         async def answer(request: bytes, context: Context) -> None:
-            await self._run(name, context, lambda user: call(user, read(request), context.write))
+            await self._run(
+                name, access, context, lambda user: self._held(user, call(user, read(request), context.write))
+            )
 
         return answer
 
-    def _both(self, name: str, call: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    def _both(
+        self, name: str, access: Access, call: Callable[..., Awaitable[None]]
+    ) -> Callable[..., Awaitable[None]]:
         async def answer(requests: AsyncIterator[Message], context: Context) -> None:
-            await self._run(name, context, lambda user: call(user, requests, context.write))
+            await self._run(
+                name, access, context, lambda user: self._held(user, call(user, requests, context.write))
+            )
 
         return answer
 
-    async def _run(self, name: str, context: Context, call: Callable[[User], Awaitable[Any]]) -> Any:
+    async def _held(self, user: User, stream: Awaitable[None]) -> None:
+        """Serve a stream for as long as its caller's token is good.
+
+        Raises:
+            Unauthenticated: it is so no longer.
+        """
+        serving = asyncio.current_task()
+        assert serving is not None
+        revoked = False
+
+        def end() -> None:
+            nonlocal revoked
+            revoked = True
+            serving.cancel()
+
+        release = self._gate.hold(user, end)
+        try:
+            await stream
+        except asyncio.CancelledError:
+            if not revoked:
+                raise
+            raise Unauthenticated("the token was revoked, or has expired") from None
+        finally:
+            release()
+
+    async def _admit(self, metadata: Metadata, context: Context, access: Access) -> User:
+        user = await self._gate.identify(caller_of(metadata, context.peer(), by_word=self._gate.by_word))
+        self._gate.allow(user, access)
+        return user
+
+    async def _run(
+        self, name: str, access: Access, context: Context, call: Callable[[User], Awaitable[Any]]
+    ) -> Any:
         begun = self._clock()
-        metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
+        metadata = _metadata(context)
         given = metadata.get("x-request-id")
         request_id = log.request_id_of(given.encode("latin-1", "replace") if isinstance(given, str) else given)
         token = log.request_id.set(request_id)
         code, user = Code.OK, None
         try:
             await context.send_initial_metadata((("x-request-id", request_id),))
-            user = self._identify(metadata)
+            user = await self._admit(metadata, context, access)
             return await call(user)
         except asyncio.CancelledError:
             code = _why_cancelled(context)
@@ -222,6 +283,10 @@ class Calls:
             "traceparent": log.traceparent_of(given if isinstance(given, str) else None),
         }
         return log.fields(**{name: fact for name, fact in facts.items() if fact is not None})
+
+
+def _metadata(context: Context) -> Metadata:
+    return {str(key): value for key, value in context.invocation_metadata() or ()}
 
 
 def _why_cancelled(context: Context) -> Code:

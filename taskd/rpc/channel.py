@@ -7,6 +7,7 @@ import json
 import grpc
 
 from taskd import __version__
+from taskd.tls import Tls, Trust
 
 MAX_REQUEST = 4 * 1024 * 1024
 """Bytes of a message to a server: gRPC's own default, which holds a thousand tasks of the usual size."""
@@ -65,11 +66,30 @@ _OPTIONS = {
 """Of gRPC core: include/grpc/impl/channel_arg_names.h."""
 
 
-def open_channel(target: str, resolver: str = "") -> grpc.aio.Channel:
+def open_channel(target: str, resolver: str = "", trust: Trust | None = None) -> grpc.aio.Channel:
     """Return a channel to a taskd; it connects with the first call, and again whenever that is needed.
 
     Args:
         target: `host:port`. A name with several addresses: calls go to them in turn.
         resolver: the DNS server that is asked, as `address:port`; empty: those of the system.
+        trust: whose servers are believed, and what they are shown; None: no TLS.
+
+    Raises:
+        ConfigError: a file of `trust` can't be read.
     """
-    return grpc.aio.insecure_channel(f"dns://{resolver}/{target}", options=list(_OPTIONS.items()))
+    address, options = f"dns://{resolver}/{target}", list(_OPTIONS.items())
+    if trust is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*trust.read()), options=options)
+
+
+def server_credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Return what a server shows at each handshake: its certificate as it is by then."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        pem = tls.pem
+        return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], pem.ca)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), configuration, require_client_authentication=tls.pem.ca is not None
+    )

@@ -18,7 +18,7 @@ import grpc
 from taskd.clock import Clock, monotonic
 from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
 from taskd.domain.event import LOG_START, Event, EventKey
-from taskd.domain.model import Role, User
+from taskd.domain.model import User
 from taskd.errors import TaskdError, Unavailable
 from taskd.rpc.messages import event_of, time_of
 from taskd.rpc.upstream import ANSWER_WITHIN, answered, metadata_of
@@ -40,9 +40,6 @@ MOST = 1000
 
 NO_CONTACT = "no contact yet"
 
-GATEWAY = User("gateway", Role.ADMIN)
-
-
 class RemoteFeed:
     """Follows another process's log; implements `ports.Feed`.
 
@@ -50,6 +47,7 @@ class RemoteFeed:
 
     Args:
         channel: to the service; whoever made it closes it.
+        user: who follows: an admin there.
         supervisor: owns the watch.
         silence: seconds; see `SILENCE`.
         clock: monotonic seconds.
@@ -58,12 +56,14 @@ class RemoteFeed:
     def __init__(
         self,
         channel: grpc.aio.Channel,
+        user: User,
         supervisor: Supervisor,
         *,
         silence: float = SILENCE,
         clock: Clock = monotonic,
     ) -> None:
         self._stub = TaskServiceStub(channel)
+        self._user = user
         self._silence = silence
         self._clock = clock
         self._epoch = b""
@@ -125,7 +125,7 @@ class RemoteFeed:
     async def _follow(self) -> None:
         after = self.cursor(self._position) if self._epoch else ""
         request = pb.WatchTasksRequest(after=after, all_owners=True)
-        watch = self._stub.WatchTasks(request, metadata=tuple(metadata_of(GATEWAY)))
+        watch = self._stub.WatchTasks(request, metadata=tuple(metadata_of(self._user)))
         try:
             while True:
                 answer = await self._next(watch)
@@ -241,7 +241,7 @@ class RemoteFeed:
         request = pb.ListEventsRequest(after=after, limit=limit, all_owners=True, not_before=not_before)
         try:
             answer: pb.ListEventsResponse = await self._stub.ListEvents(
-                request, timeout=ANSWER_WITHIN, metadata=tuple(metadata_of(GATEWAY))
+                request, timeout=ANSWER_WITHIN, metadata=tuple(metadata_of(self._user))
             )
         except grpc.aio.AioRpcError as error:
             raise answered(error) from error

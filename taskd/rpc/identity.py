@@ -1,35 +1,80 @@
-"""Who calls, by the call's metadata."""
+"""Who calls, by the call's metadata, and which calls are for whom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 
+from taskd.domain.access import Access
 from taskd.domain.fields import Bad
 from taskd.domain.forms import OWNER
-from taskd.domain.model import User
 from taskd.errors import Fault, Invalid
+from taskd.service.auth import ANONYMOUS, Caller
 
 Metadata = Mapping[str, str | bytes]
-Identify = Callable[[Metadata], User]
 
 USER = "x-taskd-user"
 USER_BYTES = "x-taskd-user-bin"
 """The same in UTF-8: other metadata is ASCII (gRPC over HTTP/2, "Custom-Metadata")."""
 
+RULES: Mapping[str, Access] = {
+    "taskd.v1.TaskService/CreateTask": Access.TASKS,
+    "taskd.v1.TaskService/BatchCreateTasks": Access.TASKS,
+    "taskd.v1.TaskService/GetTask": Access.TASKS,
+    "taskd.v1.TaskService/ListTasks": Access.TASKS,
+    "taskd.v1.TaskService/UpdateTask": Access.TASKS,
+    "taskd.v1.TaskService/DeleteTask": Access.TASKS,
+    "taskd.v1.TaskService/CancelTask": Access.TASKS,
+    "taskd.v1.TaskService/RetryTask": Access.TASKS,
+    "taskd.v1.TaskService/SearchTasks": Access.TASKS,
+    "taskd.v1.TaskService/ListTaskEvents": Access.TASKS,
+    "taskd.v1.TaskService/ListEvents": Access.TASKS,
+    "taskd.v1.TaskService/WatchTasks": Access.TASKS,
+    "taskd.v1.WorkerService/Work": Access.WORK,
+    "taskd.v1.TokenService/FindTokens": Access.ADMIN,
+    # A probe has no token, and is told no more than whether the server is ready.
+    "grpc.health.v1.Health/Check": Access.OPEN,
+    "grpc.health.v1.Health/List": Access.OPEN,
+    "grpc.health.v1.Health/Watch": Access.OPEN,
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Access.KNOWN,
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access.KNOWN,
+}
+"""Whom each call is for; one that is not in here can't be served."""
 
-def by_word(metadata: Metadata) -> User:
-    """Return the user that the caller claims to be, else `anonymous`.
+# RFC 6750 2.1.
+_BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
+# gRPC core, "address_utils": `ipv4:127.0.0.1:50051`, and an address of version 6 percent-encoded in brackets.
+_PEER = re.compile(r"ipv4:([0-9.]+):[0-9]+|ipv6:(?:%5B|\[)([^%\]]+)(?:%[^\]]*?)?(?:%5D|\]):[0-9]+")
 
-    For `TASKD_AUTH=none`, which serves on loopback only: whoever reaches it is trusted.
+
+def caller_of(metadata: Metadata, peer: str, *, by_word: bool) -> Caller:
+    """Return what a call says of who makes it.
+
+    Args:
+        metadata: of the call.
+        peer: as gRPC tells it.
+        by_word: callers are taken at their word.
 
     Raises:
         Invalid: the name is none that an owner can have.
     """
+    if by_word:
+        return Caller(word=_word(metadata))
+    given = metadata.get("authorization")
+    address = _PEER.fullmatch(peer)
+    found = address[1] or address[2] if address else peer
+    if given is None:
+        return Caller(address=found)
+    bearer = _BEARER.fullmatch(given if isinstance(given, str) else given.decode("latin-1"))
+    return Caller(bearer[1] if bearer else "", address=found)
+
+
+def _word(metadata: Metadata) -> str:
     given = metadata.get(USER_BYTES, metadata.get(USER))
     if given is None:
-        return User("anonymous")
+        return ANONYMOUS
     text = given.decode("utf-8", "surrogateescape") if isinstance(given, bytes) else given
     name = OWNER.check(text)
     if isinstance(name, Bad):
         raise Invalid([Fault(USER, name.message)])
-    return User(name)
+    return name

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from taskd.domain.model import User
 from taskd.errors import StartError, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.calls import Calls, Handler
-from taskd.rpc.channel import KEEPALIVE, KEEPALIVE_ANSWER, MAX_ANSWER, MAX_REQUEST
+from taskd.rpc.channel import KEEPALIVE, KEEPALIVE_ANSWER, MAX_ANSWER, MAX_REQUEST, server_credentials
 from taskd.rpc.health import HealthCalls
-from taskd.rpc.identity import Identify
 from taskd.rpc.tasks import TaskCalls
+from taskd.rpc.tokens import TokenCalls
 from taskd.rpc.watch import Watches
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
-from taskd.service.ports import Feed, Health, Reads, Tasks
+from taskd.service.auth import Gate
+from taskd.service.ports import Feed, Health, Reads, Tasks, Tokens
+from taskd.tls import Tls
 from taskd.v1 import taskd_pb2 as pb
 
 logger = logging.getLogger("taskd.grpc")
@@ -71,8 +71,9 @@ class GrpcServer:
     Args:
         tasks, reads, feed, health: the service.
         work: the calls of `WorkerService`.
-        identify: says who calls.
-        may_see_all: says who may follow all owners' events.
+        tokens: those that there are, for gateways.
+        gate: lets callers in.
+        tls: the server's certificate; None: no TLS.
         supervisor: owns what runs beside the calls.
         catalog: where calls are counted.
     """
@@ -84,20 +85,23 @@ class GrpcServer:
         feed: Feed,
         health: Health,
         work: object,
-        identify: Identify,
-        may_see_all: Callable[[User], bool],
+        tokens: Tokens,
+        gate: Gate,
+        tls: Tls | None,
         supervisor: Supervisor,
         catalog: Catalog,
     ) -> None:
         self.address: str | None = None
         """`host:port`, once it has started."""
         self.watches = Watches(feed)
-        calls = self._calls = Calls(identify, catalog)
+        calls = self._calls = Calls(gate, catalog)
+        self._tls = tls
         self._supervisor = supervisor
-        task_calls = TaskCalls(tasks, reads, feed, self.watches, may_see_all)
+        task_calls = TaskCalls(tasks, reads, feed, self.watches)
         self._handlers = [
             calls.handlers(_SERVICES["TaskService"], task_calls),
             calls.handlers(_SERVICES["WorkerService"], work),
+            calls.handlers(_SERVICES["TokenService"], TokenCalls(tokens)),
         ]
         names = [service.full_name for service in _SERVICES.values()]
         self._health = HealthCalls(health, names, supervisor)
@@ -129,10 +133,14 @@ class GrpcServer:
         server = grpc.aio.server(options=list(OPTIONS.items()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers((*self._handlers, self._reflection(), self._calls.others()))
-        port = server.add_insecure_port(address)
+        port = server.add_insecure_port(address) if self._tls is None else self._add_secure(server, address, self._tls)
         await server.start()
         self._servers.append(server)
         return port
+
+    @staticmethod
+    def _add_secure(server: grpc.aio.Server, address: str, tls: Tls) -> int:
+        return server.add_secure_port(address, server_credentials(tls))
 
     async def run_once(self) -> float:
         """Serve anew if the server has ended by itself; return the seconds until the next look.
@@ -175,12 +183,17 @@ class GrpcServer:
     def _reflection(self) -> grpc.GenericRpcHandler:
         """Return reflection under both its names: the messages of v1 are those of v1alpha."""
         servicer = ReflectionServicer(self._reflected)
-        handler = grpc.stream_stream_rpc_method_handler(
-            servicer.ServerReflectionInfo,
-            reflection_pb2.ServerReflectionRequest.FromString,
-            reflection_pb2.ServerReflectionResponse.SerializeToString,
+        methods = [f"{name}/ServerReflectionInfo" for name in _REFLECTION]
+        return _Named(
+            {
+                f"/{method}": grpc.stream_stream_rpc_method_handler(
+                    self._calls.reflection(servicer.ServerReflectionInfo, method),
+                    reflection_pb2.ServerReflectionRequest.FromString,
+                    reflection_pb2.ServerReflectionResponse.SerializeToString,
+                )
+                for method in methods
+            }
         )
-        return _Named({f"/{name}/ServerReflectionInfo": handler for name in _REFLECTION})
 
 
 class _Named(grpc.GenericRpcHandler):

@@ -12,6 +12,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 
 from taskd.cache.ttl import TTLCache
+from taskd.domain.access import Access, require
 from taskd.domain.codec import decode_task
 from taskd.domain.cursor import decode_log_cursor
 from taskd.domain.event import LOG_START, Event
@@ -19,7 +20,7 @@ from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, parse_patch
 from taskd.domain.model import NewTask, Page, Task, User
 from taskd.domain.search import SearchPage, parse_search_query
-from taskd.errors import Fault, Forbidden, Invalid
+from taskd.errors import Fault, Invalid
 from taskd.rpc.calls import Answer, Send
 from taskd.rpc.heavy import Heavy, size_of
 from taskd.rpc.messages import event_message, new_task_body, patch_body, status_texts, task_message, time_text
@@ -47,17 +48,13 @@ class TaskCalls:
         reads: reads through the cache.
         feed: the event log.
         watches: follows it for callers.
-        may_see_all: says whether a user may ask for the events of all owners.
     """
 
-    def __init__(
-        self, tasks: Tasks, reads: Reads, feed: Feed, watches: Watches, may_see_all: Callable[[User], bool]
-    ) -> None:
+    def __init__(self, tasks: Tasks, reads: Reads, feed: Feed, watches: Watches) -> None:
         self._tasks = tasks
         self._reads = reads
         self._feed = feed
         self._watches = watches
-        self._may_see_all = may_see_all
         self._kept: TTLCache[bytes, bytes] = TTLCache(ttl=KEPT_FOR, entries=KEPT_ANSWERS, size=KEPT_BYTES)
         self._last: tuple[bytes, bytes] = b"", b""
         self._heavy = Heavy()
@@ -164,8 +161,8 @@ class TaskCalls:
         Raises:
             Forbidden: all owners', and the user may not see them.
         """
-        if all_owners and not self._may_see_all(user):
-            raise Forbidden("only an admin may see all owners' events")
+        if all_owners:
+            require(user, Access.ADMIN)
         if all_owners or user.sees_all:
             return lambda event: True
         return lambda event: event.task.owner == user.name

@@ -146,7 +146,8 @@ class CachedReads:
 
         try:
             # Each user's load is his own: what one may not see is no answer to another.
-            flight = Key(key.cache, key.scope, f"{key.name}\0{user.role}\0{user.name}\0{user.authorization}")
+            token = "" if user.token is None else user.token.hex()
+            flight = Key(key.cache, key.scope, f"{key.name}\0{user.role}\0{user.name}\0{token}")
             view, _ = await self._flights.run(flight, fill)
         finally:
             self._count[key.cache, result].inc()

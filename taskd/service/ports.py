@@ -12,6 +12,7 @@ from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import SearchPage, SearchQuery
+from taskd.domain.token import Token
 
 
 class Tasks(Protocol):
@@ -124,6 +125,21 @@ class Feed(Protocol):
 
     async def resume(self, text: str) -> Resume:
         """Return the place of a cursor's text; `Invalid` when it is none."""
+
+
+class Tokens(Protocol):
+    """Who may call."""
+
+    async def find(self, digests: Sequence[bytes]) -> Sequence[Token]:
+        """Return those of these tokens, by their SHA-256, that are good now; in any order.
+
+        Raises:
+            Unavailable: an outage.
+        """
+
+
+Hold = Callable[[User, Callable[[], None]], Callable[[], None]]
+"""Calls the second argument once the user's token is good no longer; the answer ends that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,14 @@ class EmbeddedPostgres:
             os.close(self._lock)
             self._lock = None
 
+    def running(self) -> str | None:
+        """Return the URL of the database of a server that runs here already, another process's, or None."""
+        lines = _lines(self.directory / "pg" / "postmaster.pid")
+        if not lines or not _says_ready(lines, lines[0]) or not Path(f"/proc/{lines[0]}").exists():
+            return None
+        # LOCK_FILE_LINE_SOCKET_DIR.
+        return _url(Path(lines[4]))
+
     # Directories and accounts.
 
     def _place(self) -> Path:
@@ -224,7 +232,7 @@ class EmbeddedPostgres:
         self._watch = asyncio.ensure_future(self._watch_over(self._process))
         await self._ready(cluster, self._process)
         await self._make_database(sockets)
-        return f"postgresql://{USER}@/{DATABASE}?host={sockets}"
+        return _url(sockets)
 
     async def _launch(self, command: Sequence[str]) -> asyncio.subprocess.Process:
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -296,7 +304,7 @@ class EmbeddedPostgres:
         """Wait as pg_ctl does: until line 8 of the server's pid file says so."""
         try:
             async with asyncio.timeout(START_WITHIN):
-                while not _says_ready(cluster / "postmaster.pid", process.pid):
+                while not _says_ready(_lines(cluster / "postmaster.pid"), str(process.pid)):
                     if process.returncode is not None:
                         raise StartError(f"PostgreSQL did not start: {self._log_end()}")
                     await asyncio.sleep(0.02)
@@ -355,9 +363,17 @@ def _reaches(uid: int, gid: int, path: Path) -> bool:
     return True
 
 
-def _says_ready(file: Path, pid: int) -> bool:
+def _lines(file: Path) -> Sequence[str]:
     try:
-        lines = file.read_text().split("\n")
+        return file.read_text().split("\n")
     except OSError:
-        return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        return ()
+
+
+def _says_ready(lines: Sequence[str], pid: str) -> bool:
+    """Return whether a server's pid file says that it takes connections (miscadmin.h, LOCK_FILE_LINE_PM_STATUS)."""
+    return len(lines) >= 8 and lines[0] == pid and lines[7].strip() == "ready"
+
+
+def _url(sockets: Path) -> str:
+    return f"postgresql://{USER}@/{DATABASE}?host={sockets}"

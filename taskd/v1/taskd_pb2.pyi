@@ -8,7 +8,8 @@ BadRequest for INVALID_ARGUMENT (every fault at once), RetryInfo for UNAVAILABLE
 
 Metadata of a call: `authorization: Bearer <token>`; `x-request-id`, 1 to 128 visible ASCII characters, comes back
 among the initial metadata (a new one if none was sent) and stands in the server's log; `traceparent` is logged.
-Where the server trusts everybody's word, on loopback only, `x-taskd-user` is the user.
+Where the server trusts everybody's word, on loopback only, `x-taskd-user` is the user. A stream whose token is revoked
+ends with UNAUTHENTICATED.
 """
 
 from collections import abc as _abc
@@ -29,6 +30,36 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    ROLE_USER: _Role.ValueType  # 1
+    """The tasks of its own user."""
+    ROLE_WORKER: _Role.ValueType  # 2
+    """WorkerService."""
+    ROLE_METRICS: _Role.ValueType  # 3
+    """The metrics, over HTTP."""
+    ROLE_ADMIN: _Role.ValueType  # 4
+    """Everything."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What a token is good for."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+ROLE_USER: Role.ValueType  # 1
+"""The tasks of its own user."""
+ROLE_WORKER: Role.ValueType  # 2
+"""WorkerService."""
+ROLE_METRICS: Role.ValueType  # 3
+"""The metrics, over HTTP."""
+ROLE_ADMIN: Role.ValueType  # 4
+"""Everything."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _TaskStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -143,6 +174,84 @@ CANCEL_REASON_RELEASED: CancelReason.ValueType  # 3
 CANCEL_REASON_LOST: CancelReason.ValueType  # 4
 """It is no longer this worker's: somebody else may run it."""
 Global___CancelReason: _TypeAlias = CancelReason  # noqa: Y015
+
+@_typing.final
+class FindTokensRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The SHA-256 of each token, 32 bytes; 1000 at the most."""
+
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindTokensRequest: _TypeAlias = FindTokensRequest  # noqa: Y015
+
+@_typing.final
+class FindTokensResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]:
+        """In no order."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[Global___Token] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindTokensResponse: _TypeAlias = FindTokensResponse  # noqa: Y015
+
+@_typing.final
+class Token(_message.Message):
+    """What is known of a token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    user: _builtins.str
+    """The owner of what is created with it."""
+    role: Global___Role.ValueType
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Unset: it is good until it is revoked."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        user: _builtins.str = ...,
+        role: Global___Role.ValueType = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "expires_at", b"expires_at", "role", b"role", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Token: _TypeAlias = Token  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):

@@ -663,3 +663,79 @@ class WorkerService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class TokenServiceStub(object):
+    """Tokens, for gateways, which have no database to look into. For admins only.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.FindTokens = channel.unary_unary(
+                '/taskd.v1.TokenService/FindTokens',
+                request_serializer=taskd_dot_v1_dot_taskd__pb2.FindTokensRequest.SerializeToString,
+                response_deserializer=taskd_dot_v1_dot_taskd__pb2.FindTokensResponse.FromString,
+                _registered_method=True)
+
+
+class TokenServiceServicer(object):
+    """Tokens, for gateways, which have no database to look into. For admins only.
+    """
+
+    def FindTokens(self, request, context):
+        """Returns those of some tokens that are good now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_TokenServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'FindTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindTokens,
+                    request_deserializer=taskd_dot_v1_dot_taskd__pb2.FindTokensRequest.FromString,
+                    response_serializer=taskd_dot_v1_dot_taskd__pb2.FindTokensResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'taskd.v1.TokenService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('taskd.v1.TokenService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class TokenService(object):
+    """Tokens, for gateways, which have no database to look into. For admins only.
+    """
+
+    @staticmethod
+    def FindTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskd.v1.TokenService/FindTokens',
+            taskd_dot_v1_dot_taskd__pb2.FindTokensRequest.SerializeToString,
+            taskd_dot_v1_dot_taskd__pb2.FindTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

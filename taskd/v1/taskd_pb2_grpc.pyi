@@ -8,7 +8,8 @@ BadRequest for INVALID_ARGUMENT (every fault at once), RetryInfo for UNAVAILABLE
 
 Metadata of a call: `authorization: Bearer <token>`; `x-request-id`, 1 to 128 visible ASCII characters, comes back
 among the initial metadata (a new one if none was sent) and stands in the server's log; `traceparent` is logged.
-Where the server trusts everybody's word, on loopback only, `x-taskd-user` is the user.
+Where the server trusts everybody's word, on loopback only, `x-taskd-user` is the user. A stream whose token is revoked
+ends with UNAUTHENTICATED.
 """
 
 from collections import abc as _abc
@@ -248,3 +249,34 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class TokenServiceStub:
+    """Tokens, for gateways, which have no database to look into. For admins only."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> TokenServiceAsyncStub: ...
+    FindTokens: _grpc.UnaryUnaryMultiCallable[_taskd_pb2.FindTokensRequest, _taskd_pb2.FindTokensResponse]
+    """Returns those of some tokens that are good now."""
+
+@_typing.type_check_only
+class TokenServiceAsyncStub(TokenServiceStub):
+    """Tokens, for gateways, which have no database to look into. For admins only."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    FindTokens: _aio.UnaryUnaryMultiCallable[_taskd_pb2.FindTokensRequest, _taskd_pb2.FindTokensResponse]  # type: ignore[assignment]
+    """Returns those of some tokens that are good now."""
+
+class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Tokens, for gateways, which have no database to look into. For admins only."""
+
+    @_abc_1.abstractmethod
+    def FindTokens(
+        self,
+        request: _taskd_pb2.FindTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_taskd_pb2.FindTokensResponse, _abc.Awaitable[_taskd_pb2.FindTokensResponse]]:
+        """Returns those of some tokens that are good now."""
+
+def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,22 +7,23 @@ from collections.abc import Collection, Sequence
 from importlib import resources
 from typing import Any
 
+from taskd.domain.access import Access
 from taskd.domain.codec import dump_json
 from taskd.domain.forms import SOCKET
 from taskd.http1 import etag
 from taskd.metrics.catalog import Catalog
-from taskd.service.ports import Feed, Health, Reads, Tasks
+from taskd.service.ports import Feed, Health, Hold, Reads, Tasks
 from taskd.web import events, openapi
 from taskd.web.conditions import IF_NONE_MATCH, if_none_match
-from taskd.web.identity import Identify
+from taskd.web.identity import Callers
 from taskd.web.message import JSON, Answer, Handler, Request, Response
 from taskd.web.metrics import MetricsCalls
 from taskd.web.middleware import (
-    authenticated,
     compose,
     compressed,
     guarded,
     identified,
+    limited,
     located,
     measured,
     shared_with,
@@ -35,7 +36,11 @@ from taskd.web.tasks import TaskCalls
 HTML = "text/html; charset=utf-8"
 SOCKET_PATH = "/ws"
 
-_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'"
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'"
+)
+"""Of pages (Content Security Policy Level 3): nothing but files of this server, and in nobody's frame."""
 
 
 class Site:
@@ -73,12 +78,13 @@ class Site:
         whole = {200: Reply("OpenAPI 3.1", {"type": "object"}, ("ETag",)), 304: _SAME}
         switch = {101: Reply("a WebSocket"), 426: Reply("it was not asked for", "Problem", ("Upgrade",))}
         return (
-            Route("GET", "/healthz", self.alive, "Whether the process lives", alive, open=True),
-            Route("GET", "/livez", self.alive, "Whether the process lives", alive, open=True),
-            Route("GET", "/readyz", self.ready, "Whether it is fit to be sent work", ready, open=True),
-            Route("GET", "/openapi.json", self.openapi, "This description", whole, headers=_IF_NONE),
+            Route("GET", "/healthz", self.alive, "Whether the process lives", alive, Access.OPEN),
+            Route("GET", "/livez", self.alive, "Whether the process lives", alive, Access.OPEN),
+            Route("GET", "/readyz", self.ready, "Whether it is fit to be sent work", ready, Access.OPEN),
+            Route("GET", "/openapi.json", self.openapi, "This description", whole, Access.KNOWN, headers=_IF_NONE),
             Route(
-                "GET", SOCKET_PATH, self.socket, "The event log as a WebSocket", switch, query=SOCKET, own_query=True
+                "GET", SOCKET_PATH, self.socket, "The event log as a WebSocket", switch, Access.TASKS, query=SOCKET,
+                own_query=True,
             ),
             *[_page(path, file, media_type) for path, file, media_type in _FILES],
         )
@@ -117,30 +123,38 @@ def _page(path: str, file: str, media_type: str) -> Route:
         answer,
         "The dashboard",
         {200: Reply("a file of it", {"type": "string"}, ("ETag",)), 304: _SAME},
+        Access.OPEN,
         headers=_IF_NONE,
         produces=(plain,),
-        open=True,
     )
 
 
-def routes(tasks: Tasks, reads: Reads, feed: Feed, health: Health, catalog: Catalog) -> tuple[Route, ...]:
-    """Return all routes of a process that serves everything."""
+def routes(
+    tasks: Tasks, reads: Reads, feed: Feed, health: Health, catalog: Catalog, hold: Hold, *, by_word: bool = False
+) -> tuple[Route, ...]:
+    """Return all routes of a process that serves everything.
+
+    Args:
+        hold: tells streams of the end of their caller's token.
+        by_word: callers are taken at their word, for the description.
+    """
     site = Site(health)
-    streams = events.EventStreams(feed)
+    streams = events.EventStreams(feed, hold)
     stream = Route(
         "GET", "/events", streams.open, "The event log as Server-Sent Events",
-        {200: Reply("a stream of events", "StreamEvent")}, query=events.QUERY, produces=(events.EVENT_STREAM,),
+        {200: Reply("a stream of events", "StreamEvent")}, Access.TASKS, query=events.QUERY,
+        produces=(events.EVENT_STREAM,),
     )  # fmt: skip
     search = SearchCalls(tasks).routes()
     found = (*TaskCalls(tasks, reads).routes(), *search, stream, *MetricsCalls(catalog).routes(), *site.routes())
-    site.description = dump_json(openapi.document(found)).encode()
+    site.description = dump_json(openapi.document(found, by_word=by_word)).encode()
     return found
 
 
 def description() -> dict[str, Any]:
     """Return the OpenAPI document, without a server to ask."""
     nobody: Any = None
-    return openapi.document(routes(nobody, nobody, nobody, nobody, nobody))
+    return openapi.document(routes(nobody, nobody, nobody, nobody, nobody, nobody))
 
 
 def bare_routes(health: Health, catalog: Catalog) -> tuple[Route, ...]:
@@ -150,7 +164,7 @@ def bare_routes(health: Health, catalog: Catalog) -> tuple[Route, ...]:
 
 
 def application(
-    routes: Sequence[Route], identify: Identify, origins: Collection[str] = (), catalog: Catalog | None = None
+    routes: Sequence[Route], callers: Callers, origins: Collection[str] = (), catalog: Catalog | None = None
 ) -> Handler:
     """Return what answers every request, and never raises."""
     wrappers = [
@@ -159,11 +173,11 @@ def application(
         unguessed,
         compressed,
         shared_with(origins),
+        limited,
         guarded,
         located,
-        authenticated(identify),
     ]
-    return compose(Router(routes), wrappers)
+    return compose(Router(routes, callers.admit), wrappers)
 
 
 def unguessed(inner: Handler) -> Handler:

@@ -29,21 +29,12 @@ from taskd.runtime.supervisor import Supervisor
 from taskd.web.message import Handler, Request, Response, Stream
 from taskd.web.middleware import known_method
 from taskd.web.problem import of_status
+from taskd.web.upgrade import Upgrade, Upgrader
 
 logger = logging.getLogger("taskd.http")
 
 READ_AHEAD = 64 * 1024
 """Bytes that may come in while an answer is due; then reading pauses."""
-
-
-class Upgrader(Protocol):
-    """Speaks another protocol on connections that ask for it."""
-
-    def wants(self, head: Head) -> bool:
-        """Return whether it takes a request for an upgrade to WebSocket; if not, it is answered as any other."""
-
-    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
-        """Take over the transport: from the head, its bytes and what came behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._parser = Parser(server.limits, server.memo)
         self._transport: asyncio.Transport
+        self._peer = ""
         self._request: Request | None = None
         self._body = bytearray()
         self._held = bytearray()
@@ -114,6 +106,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        name = transport.get_extra_info("peername")
+        self._peer = name[0] if isinstance(name, tuple) else ""
         self._server.opened(self)
         self._enter(Phase.IDLE)
 
@@ -216,8 +210,7 @@ class Connection(asyncio.Protocol):
             while self.phase is not Phase.ANSWER and not self._transport.is_closing():
                 event = self._parser.next_event()
                 if isinstance(event, Head):
-                    if self._head(event):
-                        return
+                    self._head(event)
                 elif isinstance(event, Body):
                     self._body += event.data
                 elif isinstance(event, End):
@@ -245,20 +238,35 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()
         return False
 
-    def _head(self, head: Head) -> bool:
-        """Take a head; return whether the transport is another protocol's now."""
+    def _head(self, head: Head) -> None:
         upgrader = self._server.upgrader
         if upgrader is not None and head.upgrade == b"websocket" and head.method == "GET" and upgrader.wants(head):
-            self.deadline = None
-            self._server.closed(self)
-            upgrader.upgrade(head, head.raw, self._parser.trailing() + self._held, self._transport)
-            return True
-        self._request = Request(head)
+            self._enter(Phase.ANSWER)
+            self._answering = self._server.supervisor.spawn(self._upgrade(upgrader, head), "http upgrade")
+            return
+        self._request = Request(head, peer=self._peer)
         self._body = bytearray()
         self._enter(Phase.BODY)
         if head.expect_continue:
             self._transport.write(CONTINUE)
-        return False
+
+    async def _upgrade(self, upgrader: Upgrader, head: Head) -> None:
+        """Hand the transport to another protocol. What came in meanwhile goes along."""
+        upgrade: Upgrade | None = None
+        try:
+            upgrade = await upgrader.admit(head, self._peer)
+        except Exception:
+            # Of this request only, as in any other answer.
+            logger.exception("a request for an upgrade could not be looked at")
+        self._answering = None
+        if upgrade is None or self._lost or self._ended:
+            # Who has closed its half can't close a WebSocket in order: it is gone.
+            self._transport.abort()
+            return
+        self.deadline = None
+        self._server.closed(self)
+        self._transport.resume_reading()
+        upgrade(self._parser.trailing() + bytes(self._held), self._transport)
 
     def _dispatch(self) -> None:
         assert self._request is not None

@@ -16,7 +16,7 @@ from taskd.domain.fields import Bad, Text
 from taskd.domain.forms import Entry, Form
 from taskd.domain.model import User
 from taskd.errors import Fault, Invalid, Unavailable
-from taskd.service.ports import Feed, Resume
+from taskd.service.ports import Feed, Hold, Resume
 from taskd.web.message import Request, Sink, Stream
 
 EVENT_STREAM = "text/event-stream"
@@ -39,11 +39,13 @@ class EventStreams:
 
     Args:
         feed: the log.
+        hold: tells of the end of a caller's token; the stream ends with it.
         heartbeat: seconds; see `HEARTBEAT`.
     """
 
-    def __init__(self, feed: Feed, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(self, feed: Feed, hold: Hold, heartbeat: float = HEARTBEAT) -> None:
         self._feed = feed
+        self._hold = hold
         self._heartbeat = heartbeat
 
     async def open(self, request: Request) -> Stream:
@@ -61,10 +63,19 @@ class EventStreams:
             recovered = resume.recovered
 
         async def run(sink: Sink) -> None:
+            streaming = asyncio.current_task()
+            assert streaming is not None, "a stream runs in the task of its request"
+            release = self._hold(request.user, lambda: _cancel(streaming))
+            try:
+                await greet(sink)
+                await self._follow(sink, request.user, resume.key)
+            finally:
+                release()
+
+        async def greet(sink: Sink) -> None:
             cursor = self._feed.cursor(resume.key)
             hello = dump_json({"type": "welcome", "user": request.user.name, "cursor": cursor, "recovered": recovered})
             await sink.write(f"event: welcome\nid: {cursor}\ndata: {hello}\n\n".encode())
-            await self._follow(sink, request.user, resume.key)
 
         return Stream(run, EVENT_STREAM, [("Cache-Control", "no-store")])
 
@@ -111,6 +122,10 @@ class EventStreams:
                     yield bytes(piece)
                     piece.clear()
         yield bytes(piece)
+
+
+def _cancel(streaming: asyncio.Task[object]) -> None:
+    streaming.cancel()
 
 
 def _cursor(request: Request) -> str | None:

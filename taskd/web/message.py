@@ -12,6 +12,7 @@ from taskd.domain.codec import read_json
 from taskd.domain.model import User
 from taskd.errors import Malformed, UnsupportedMedia
 from taskd.http1.head import Head
+from taskd.runtime.buckets import Allowance
 
 Headers = Sequence[tuple[str, str]]
 
@@ -24,11 +25,15 @@ class Request:
 
     head: Head
     body: bytes = b""
+    peer: str = ""
+    """The address at the other end of the connection."""
     path: str = ""
     query: list[tuple[str, str]] = field(default_factory=list)
     id: str = ""
     route: str = ""
     user: User = field(default_factory=lambda: User(""))
+    allowance: Allowance | None = None
+    """What is left of the caller's limit; None: they have none, or nobody asked who they are."""
     begun: float = field(default_factory=monotonic)
     """When its last byte came, in monotonic seconds."""
     task_id: UUID | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from taskd.domain.access import Access
 from taskd.domain.codec import dump_json
 from taskd.domain.fields import Choice
 from taskd.domain.forms import Entry, Form
@@ -72,7 +73,7 @@ class MetricsCalls:
         return (
             Route(
                 "GET", "/metrics", self.show, "What this process has counted",
-                {200: Reply("the metrics", "Metrics")}, query=QUERY, produces=produces, own_accept=True,
+                {200: Reply("the metrics", "Metrics")}, Access.METRICS, query=QUERY, produces=produces, own_accept=True,
             ),
         )  # fmt: skip
 

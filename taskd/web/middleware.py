@@ -17,7 +17,7 @@ from taskd.http1.limits import BadRequest
 from taskd.http1.target import split
 from taskd.metrics.catalog import OTHER, UNMATCHED, Catalog
 from taskd.metrics.registry import Counter, Histogram
-from taskd.web.identity import Identify
+from taskd.web.identity import limit_headers
 from taskd.web.message import Answer, Handler, Request, Response, Stream
 from taskd.web.problem import of_bug, of_error, of_status
 from taskd.web.router import METHODS
@@ -153,18 +153,14 @@ def located(inner: Handler) -> Handler:
     return handle
 
 
-def authenticated(identify: Identify) -> Middleware:
-    """Find out who calls; `user` is no parameter of any call, so it is taken out of the query."""
+def limited(inner: Handler) -> Handler:
+    """Tell callers who have a limit what is left of it."""
 
-    def wrap(inner: Handler) -> Handler:
-        async def handle(request: Request) -> Answer:
-            request.user = identify(request.head, request.query)
-            request.query = [pair for pair in request.query if pair[0] != "user"]
-            return await inner(request)
+    async def handle(request: Request) -> Answer:
+        answer = await inner(request)
+        return answer if request.allowance is None else answer.with_headers(*limit_headers(request.allowance))
 
-        return handle
-
-    return wrap
+    return handle
 
 
 def compressed(inner: Handler) -> Handler:
@@ -228,7 +224,10 @@ def shared_with(origins: Collection[str]) -> Middleware:
     return wrap if origins else lambda inner: inner
 
 
-_EXPOSED = ("Access-Control-Expose-Headers", "ETag, Link, Location, Retry-After, X-Request-Id")
+_EXPOSED_FIELDS = (
+    "ETag, Link, Location, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id"
+)
+_EXPOSED = ("Access-Control-Expose-Headers", _EXPOSED_FIELDS)
 _PREFLIGHT = [
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, PATCH, DELETE"),
     (

@@ -6,11 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskd import __version__
+from taskd.domain.access import Access
 from taskd.domain.event import EventType
 from taskd.domain.fields import JSON_REF, json_schema
 from taskd.domain.forms import NEW_TASK, PATCH, UNSET, Entry, batch_schema
 from taskd.domain.model import Status
-from taskd.errors import Invalid, Malformed, NotAcceptable, TaskdError, TooLarge, Unavailable, UnsupportedMedia
+from taskd.errors import (
+    Forbidden,
+    Invalid,
+    Malformed,
+    NotAcceptable,
+    RateLimited,
+    TaskdError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMedia,
+)
 from taskd.web.events import EVENT_STREAM
 from taskd.web.message import JSON
 from taskd.web.problem import PROBLEM, STATUS
@@ -162,9 +174,15 @@ SCHEMAS: Mapping[str, Schema] = {
 }
 
 
+_WORD: Schema = {"type": "apiKey", "in": "header", "name": "X-Taskd-User"}
+_TOKEN: Schema = {"type": "http", "scheme": "bearer", "description": "made by `taskd token create`"}
+
+
 def _header(meaning: str, required: bool = True, **schema: Any) -> Schema:
     return {"description": meaning, "required": required, "schema": {"type": "string", **schema}}
 
+
+_LIMIT = "of the caller's calls, if there is a limit: "
 
 HEADERS: Mapping[str, Schema] = {
     "X-Request-Id": _header("the request's id, as it is logged", pattern="^[!-~]{1,128}$"),
@@ -174,10 +192,15 @@ HEADERS: Mapping[str, Schema] = {
     "Retry-After": _header("seconds after which to come back", pattern="^[0-9]+$"),
     "WWW-Authenticate": _header("how to say who calls"),
     "Upgrade": _header("what to ask for"),
+    "RateLimit-Limit": _header(f"{_LIMIT}how many may come at once", required=False, pattern="^[0-9]+$"),
+    "RateLimit-Remaining": _header(f"{_LIMIT}how many are left now", required=False, pattern="^[0-9]+$"),
+    "RateLimit-Reset": _header(f"{_LIMIT}seconds until all are", required=False, pattern="^[0-9]+$"),
 }
 """Fields of answers that mean something; those not required are sent when there is something to say."""
 
 _ERROR_HEADERS: Mapping[int, Sequence[str]] = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}
+
+_LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 _IDS: Mapping[str, str] = {"Task": "/id", "Tasks": "/tasks/0/id", "Page": "/tasks/0/id", "Found": "/results/0/task/id"}
 """Where in an answer of a schema there is a task's id, as JSON pointers: what may be asked about it next is linked."""
@@ -185,11 +208,15 @@ _IDS: Mapping[str, str] = {"Task": "/id", "Tasks": "/tasks/0/id", "Page": "/task
 _CURSORS: Mapping[str, str] = {"Page": "/next_cursor", "Found": "/next_cursor"}
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Return the OpenAPI document of these routes."""
+def document(routes: Sequence[Route], *, by_word: bool = False) -> dict[str, Any]:
+    """Return the OpenAPI document of these routes.
+
+    Args:
+        by_word: callers say who they are; otherwise they show a token.
+    """
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, routes)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, routes, by_word)
     return {
         "openapi": "3.1.0",
         "info": {"title": "taskd", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
@@ -197,7 +224,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "components": {
             "schemas": dict(SCHEMAS),
             "headers": dict(HEADERS),
-            "securitySchemes": {"user": {"type": "apiKey", "in": "header", "name": "X-Taskd-User"}},
+            "securitySchemes": {"user": _WORD} if by_word else {"token": _TOKEN},
         },
     }
 
@@ -207,15 +234,15 @@ def _name(route: Route) -> str:
     return "_".join([route.method.lower(), *words]).replace("{id}", "one").replace(".", "_")
 
 
-def _operation(route: Route, routes: Sequence[Route]) -> dict[str, Any]:
+def _operation(route: Route, routes: Sequence[Route], by_word: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": _name(route),
         "summary": route.summary,
         "parameters": _parameters(route),
         "responses": _responses(route, routes),
     }
-    if not route.open:
-        operation["security"] = [{"user": []}, {}]
+    if route.access is not Access.OPEN:
+        operation["security"] = [{"user": []}, {}] if by_word else [{"token": []}]
     if route.body is not None:
         schema = {"$ref": f"#/components/schemas/{route.body}"}
         content = {media_type: {"schema": schema} for media_type in route.body_types}
@@ -240,8 +267,9 @@ def _parameter(name: str, place: str, entry: Entry) -> dict[str, Any]:
 
 def _responses(route: Route, routes: Sequence[Route]) -> dict[str, Any]:
     answers: dict[str, Any] = {}
+    limits = () if route.access is Access.OPEN else _LIMITS
     for status, reply in route.replies.items():
-        answer: dict[str, Any] = {"description": reply.meaning, "headers": _headers(reply.headers)}
+        answer: dict[str, Any] = {"description": reply.meaning, "headers": _headers((*reply.headers, *limits))}
         if reply.schema is not None:
             answer["content"] = _content(route, reply.schema)
         if isinstance(reply.schema, str) and (links := _links(route, reply.schema, routes)):
@@ -250,7 +278,7 @@ def _responses(route: Route, routes: Sequence[Route]) -> dict[str, Any]:
     for status, titles in sorted(_errors(route).items()):
         if str(status) not in answers:
             content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-            headers = _headers(_ERROR_HEADERS.get(status, ()))
+            headers = _headers((*_ERROR_HEADERS.get(status, ()), *limits))
             answers[str(status)] = {"description": "; ".join(titles), "headers": headers, "content": content}
     return answers
 
@@ -285,8 +313,8 @@ def _content(route: Route, schema: str | Schema) -> dict[str, Any]:
 
 def _errors(route: Route) -> dict[int, list[str]]:
     classes: list[type[TaskdError]] = [Malformed, Invalid, NotAcceptable, *route.errors]
-    if not route.open:
-        classes.append(Unavailable)
+    if route.access is not Access.OPEN:
+        classes += [Unauthenticated, Forbidden, RateLimited, Unavailable]
     if route.body is not None:
         classes += [TooLarge, UnsupportedMedia]
     found: dict[int, list[str]] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from taskd.domain.access import Access
 from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import Entry, Form
 from taskd.errors import Fault, Invalid, NotAcceptable, NotFound, TaskdError
@@ -43,6 +44,7 @@ class Route:
     handler: Handler
     summary: str
     replies: Mapping[int, Reply]
+    access: Access
     query: Form = NOTHING
     own_query: bool = False
     headers: Mapping[str, Entry] | None = None
@@ -51,15 +53,23 @@ class Route:
     errors: Sequence[type[TaskdError]] = ()
     produces: tuple[str, ...] = (JSON,)
     own_accept: bool = False
-    open: bool = False
-    """Whether anybody may call it, without saying who they are."""
+
+
+Admit = Callable[[Request, Access], Awaitable[None]]
+"""Finds out who calls, and refuses who may not, by raising a `TaskdError`."""
 
 
 class Router:
-    """Finds routes. Literal segments are preferred to `{id}`."""
+    """Finds routes. Literal segments are preferred to `{id}`.
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    Args:
+        routes: all there are.
+        admit: asked before anything else is looked at, unless anybody may make the call.
+    """
+
+    def __init__(self, routes: Sequence[Route], admit: Admit) -> None:
         self.routes = tuple(routes)
+        self._admit = admit
         self._literal: dict[str, dict[str, Route]] = {}
         self._with_id: dict[tuple[str, str], dict[str, Route]] = {}
         for route in self.routes:
@@ -86,19 +96,20 @@ class Router:
         """Answer a request by its route.
 
         Raises:
+            Unauthenticated, Forbidden, RateLimited: the caller may not make this call.
             NotFound, NotAcceptable, Invalid: and whatever the handler raises.
         """
-        if request.path == "*":
-            # RFC 9110 9.3.7: asks about the server as a whole.
-            return Response(204, headers=[("Allow", ", ".join(METHODS))])
         methods, text = self.find(request.path)
-        if not methods:
-            raise NotFound("there is nothing at this path")
-        request.route = next(iter(methods.values())).path
         method = "GET" if request.head.method == "HEAD" else request.head.method
         route = methods.get(method)
+        if methods:
+            request.route = next(iter(methods.values())).path
         if route is None:
+            # What there is, is told to who is known.
+            await self._admit(request, Access.KNOWN)
             return _other_method(request, methods)
+        if route.access is not Access.OPEN:
+            await self._admit(request, route.access)
         if not route.own_accept and best(request.head.get(b"accept"), route.produces) is None:
             raise NotAcceptable(f"this call answers with {' or '.join(route.produces)}")
         faults: list[Fault] = []
@@ -120,6 +131,11 @@ class Router:
 
 
 def _other_method(request: Request, methods: Mapping[str, Route]) -> Response:
+    if request.path == "*":
+        # RFC 9110 9.3.7: asks about the server as a whole.
+        return Response(204, headers=[("Allow", ", ".join(METHODS))])
+    if not methods:
+        raise NotFound("there is nothing at this path")
     allowed = sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])})
     allow = ("Allow", ", ".join(allowed))
     if request.head.method == "OPTIONS":

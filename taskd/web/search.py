@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from taskd.domain.access import Access
 from taskd.domain.search import SEARCH, encode_search_page, parse_search_query
 from taskd.service.ports import Tasks
 from taskd.web.message import Request, Response
@@ -30,6 +31,7 @@ class SearchCalls:
         found = Reply("a page of what was found, best first", "Found", ("Link",))
         return (
             Route(
-                "GET", "/search", self.search, "Find tasks by their words", {200: found}, query=SEARCH, own_query=True,
+                "GET", "/search", self.search, "Find tasks by their words", {200: found}, Access.TASKS,
+                query=SEARCH, own_query=True,
             ),
         )  # fmt: skip

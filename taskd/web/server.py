@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+from typing import Any
 
 from taskd.clock import Clock, monotonic
 from taskd.errors import StartError
@@ -11,8 +14,10 @@ from taskd.http1.head import HeadMemo
 from taskd.http1.limits import Limits
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
-from taskd.web.connection import Connection, Times, Upgrader
+from taskd.tls import Tls
+from taskd.web.connection import Connection, Times
 from taskd.web.message import Handler
+from taskd.web.upgrade import Upgrader
 
 logger = logging.getLogger("taskd.http")
 
@@ -36,6 +41,7 @@ class HttpServer:
         limits, times: bounds on what clients send, and on how long they take.
         clock: monotonic seconds, for deadlines.
         catalog: where requests are counted that never reach `handle`, because they can't be read.
+        tls: the certificate that is shown; None: no TLS.
     """
 
     def __init__(
@@ -49,7 +55,9 @@ class HttpServer:
         max_connections: int = MAX_CONNECTIONS,
         clock: Clock = monotonic,
         catalog: Catalog | None = None,
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls
         self.handle = handle
         self.supervisor = supervisor
         self.upgrader = upgrader
@@ -61,7 +69,7 @@ class HttpServer:
         self.draining = False
         self._max = max_connections
         self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
 
@@ -73,9 +81,9 @@ class HttpServer:
     @property
     def address(self) -> str | None:
         """Where it listens, as `host:port`, or None."""
-        if self._server is None or not self._server.sockets:
+        if not self._servers or not self._servers[0].sockets:
             return None
-        host, port, *_ = self._server.sockets[0].getsockname()
+        host, port, *_ = self._servers[0].sockets[0].getsockname()
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def start(self, host: str, port: int) -> None:
@@ -84,19 +92,37 @@ class HttpServer:
         Raises:
             StartError: the address is taken, or not this machine's.
         """
-        loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG)
+            self._servers = [await self._listen(host=host, port=port, backlog=BACKLOG)]
         except OSError as error:
             raise StartError(f"can't listen on {host}:{port} (TASKD_HTTP): {error.strerror or error}") from None
         self.draining = False
         self._arm()
 
+    async def _listen(self, **where: Any) -> asyncio.Server:
+        if self._tls is not None:
+            where |= {
+                "ssl": self._tls.context,
+                "ssl_handshake_timeout": self.times.head,
+                "ssl_shutdown_timeout": self.times.linger,
+            }
+        return await asyncio.get_running_loop().create_server(lambda: Connection(self), **where)
+
+    async def renew(self) -> None:
+        """Show the certificate as it is now. No client is refused meanwhile: the same socket is listened on twice."""
+        if self._tls is None:
+            return
+        old, self._servers = self._servers, []
+        for server in old:
+            for listening in server.sockets:
+                again = socket.socket(fileno=os.dup(listening.fileno()))
+                self._servers.append(await self._listen(sock=again, backlog=BACKLOG))
+            server.close()
+
     async def stop_accepting(self) -> None:
         """Close the listening socket."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
+        while self._servers:
+            self._servers.pop().close()
 
     async def drain(self, within: float) -> None:
         """Close idle connections, and wait up to `within` seconds for those that are being answered."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from uuid import UUID
 
+from taskd.domain.access import Access
 from taskd.domain.codec import encode_task, encode_tasks
 from taskd.domain.fields import Text
 from taskd.domain.forms import LIST, Entry, parse_batch, parse_list_query, parse_new_task, parse_patch
@@ -101,34 +102,41 @@ class TaskCalls:
         key, match = {"Idempotency-Key": KEY}, {"If-Match": IF_MATCH}
         return (
             Route(
-                "POST", "/tasks", self.create, "Create a task", {201: made}, body="NewTask", headers=key,
+                "POST", "/tasks", self.create, "Create a task", {201: made}, Access.TASKS, body="NewTask", headers=key,
                 errors=[KeyReused],
             ),
             Route(
                 "POST", "/tasks/batch", self.create_many, "Create 1 to 1000 tasks, all or none", {201: batch},
-                body="NewTasks", headers=key, errors=[KeyReused],
+                Access.TASKS, body="NewTasks", headers=key, errors=[KeyReused],
             ),
             Route(
-                "GET", "/tasks", self.list, "List tasks", {200: page, 304: same}, headers=if_none, query=LIST,
-                own_query=True, errors=[Forbidden],
+                "GET", "/tasks", self.list, "List tasks", {200: page, 304: same}, Access.TASKS, headers=if_none,
+                query=LIST, own_query=True, errors=[Forbidden],
             ),
             Route(
-                "GET", one, self.get, "Read a task", {200: task, 304: same}, headers=if_none, errors=[NotFound],
+                "GET", one, self.get, "Read a task", {200: task, 304: same}, Access.TASKS, headers=if_none,
+                errors=[NotFound],
             ),
             Route(
-                "PATCH", one, self.update, "Change a task", {200: task}, body="TaskPatch",
+                "PATCH", one, self.update, "Change a task", {200: task}, Access.TASKS, body="TaskPatch",
                 body_types=(MERGE_PATCH, JSON), headers=match, errors=[NotFound, Conflict, StaleVersion],
             ),
             Route(
-                "DELETE", one, self.delete, "Remove a task that does not run", {204: Reply("it is gone")},
+                "DELETE", one, self.delete, "Remove a task that does not run", {204: Reply("it is gone")}, Access.TASKS,
                 headers=match, errors=[NotFound, Conflict, StaleVersion],
             ),
-            Route("POST", f"{one}/cancel", self.cancel, "Cancel a task", {200: task}, errors=[NotFound, Conflict]),
             Route(
-                "POST", f"{one}/retry", self.retry, "Put a failed or cancelled task back to the queue", {200: task},
+                "POST", f"{one}/cancel", self.cancel, "Cancel a task", {200: task}, Access.TASKS,
                 errors=[NotFound, Conflict],
             ),
-            Route("GET", f"{one}/events", self.history, "Read a task's history", {200: history}, errors=[NotFound]),
+            Route(
+                "POST", f"{one}/retry", self.retry, "Put a failed or cancelled task back to the queue", {200: task},
+                Access.TASKS, errors=[NotFound, Conflict],
+            ),
+            Route(
+                "GET", f"{one}/events", self.history, "Read a task's history", {200: history}, Access.TASKS,
+                errors=[NotFound],
+            ),
         )  # fmt: skip
 
 

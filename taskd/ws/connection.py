@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from websockets.server import ServerProtocol
@@ -49,6 +50,8 @@ class Connection(Wire):
         self.client = client
         self.resuming: asyncio.Task[None] | None = None
         """Reads what the client missed; None once it is done."""
+        self.release: Callable[[], None] = _nothing
+        """Says that the end of the user's token is no longer to be told of."""
         self._owner = owner
         self._filter = ALL
         self._held: list[str] | None = []
@@ -120,3 +123,7 @@ class Connection(Wire):
 
     def lost(self) -> None:
         self._owner.lost(self)
+
+
+def _nothing() -> None:
+    """Stands for what the hub has not given yet."""

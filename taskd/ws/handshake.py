@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from logging import WARNING, getLogger
@@ -36,8 +36,8 @@ MAX_MESSAGE = 64 * 1024
 """Bytes of one message of a client; the longest filter has 1000 ids of 39 bytes."""
 
 Query = Sequence[tuple[str, str]]
-Identify = Callable[[Head, Query], User]
-"""Says who sent a head with this query; raises `Unauthenticated`, `Forbidden` or `Invalid`."""
+Admit = Callable[[Head, Query, str], Awaitable[User]]
+"""Says who sent a head with this query from this address; raises a `TaskdError` if they may have no socket."""
 
 QUERY = Form(
     {**SOCKET.entries, "user": Entry(OWNER, "the user, where the server trusts whoever reaches it", None)}
@@ -98,16 +98,17 @@ def request_id(head: Head) -> str:
     return uuid.uuid4().hex
 
 
-def read_opening(head: Head, identify: Identify, origins: Collection[str]) -> Opening:
+async def read_opening(head: Head, peer: str, admit: Admit, origins: Collection[str]) -> Opening:
     """Check a request before it is upgraded.
 
     Args:
         head: the request; its path has been found to be that of the socket.
-        identify: says who the user is.
+        peer: the address at the other end.
+        admit: says who the user is.
         origins: pages that may connect, besides the server's own; `*` for all.
 
     Raises:
-        TaskdError: as `identify` does; `Forbidden` for another page's origin; `Invalid` with every fault of the query;
+        TaskdError: as `admit` does; `Forbidden` for another page's origin; `Invalid` with every fault of the query;
             `Malformed` when the query can't be read, or there is a body.
     """
     if head.content_length or head.chunked:
@@ -119,7 +120,7 @@ def read_opening(head: Head, identify: Identify, origins: Collection[str]) -> Op
     faults: list[Fault] = []
     user: User | None = None
     try:
-        user = identify(head, pairs)
+        user = await admit(head, pairs, peer)
     except Invalid as error:
         faults += error.faults
     _check_origin(head, origins)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from taskd.clock import Clock, monotonic
 from taskd.domain.event import Event
@@ -22,11 +22,11 @@ from taskd.errors import TaskdError, Unavailable
 from taskd.http1.head import Head
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
-from taskd.service.ports import Feed
+from taskd.service.ports import Feed, Hold
 from taskd.ws.connection import Connection
 from taskd.ws.deadlines import Deadlines
 from taskd.ws.frames import Batch
-from taskd.ws.handshake import Identify, Refusal, accept, read_opening, refusal, request_id, status_of
+from taskd.ws.handshake import Admit, Opening, Refusal, accept, read_opening, refusal, request_id, status_of
 from taskd.ws.registry import Registry
 from taskd.ws.resume import Pause, Resumer
 
@@ -43,6 +43,14 @@ TICK = 1.0
 
 MAX_CLOSING = 1000
 """Sockets whose end is being waited for; beyond it the one that has waited longest is dropped."""
+
+
+class Entry(NamedTuple):
+    """A request for a socket that was looked at: when it came, and what it asks for, or why it is refused."""
+
+    head: Head
+    begun: float
+    opening: Opening | TaskdError
 
 
 class Abortable(Protocol):
@@ -86,7 +94,8 @@ class Hub:
 
     Args:
         feed: the event log.
-        identify: says who sent a request; may refuse by raising a `TaskdError`.
+        admit: says who sent a request; may refuse by raising a `TaskdError`.
+        hold: tells of the end of a user's token.
         supervisor: owns the tasks of those who catch up.
         per_user: connections of one user; the oldest gives way to one more.
         origins: pages that may connect, besides the server's own; `*` for all.
@@ -98,7 +107,8 @@ class Hub:
     def __init__(
         self,
         feed: Feed,
-        identify: Identify,
+        admit: Admit,
+        hold: Hold,
         supervisor: Supervisor,
         *,
         per_user: int = 8,
@@ -118,7 +128,8 @@ class Hub:
         self.closed: Counter[str] = Counter()
         """Connections that ended so far, by reason: one of few words."""
         self._feed = feed
-        self._identify = identify
+        self._admit = admit
+        self._hold = hold
         self._supervisor = supervisor
         self._origins = frozenset(origins)
         self._clock = clock
@@ -185,19 +196,31 @@ class Hub:
         for connection in self._registry.all():
             connection.close(code, reason)
 
-    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
+    async def admit(self, head: Head, peer: str) -> Entry:
+        """Look at a request for a socket, and return what is to become of it; for `upgrade`.
+
+        Args:
+            head: the request; its path and that it wants a socket have been looked at.
+            peer: the address that it came from.
+        """
+        begun = self._clock()
+        try:
+            return Entry(head, begun, await read_opening(head, peer, self._admit, self._origins))
+        except TaskdError as error:
+            return Entry(head, begun, error)
+
+    def upgrade(self, entry: Entry, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
         """Take over the transport of a request for a socket.
 
         The answer, 101 or a refusal, is sent before this returns, and the transport's protocol is the one that is
         returned. The caller must not use the transport any more.
 
         Args:
-            head: the request; its path and that it wants a socket have been looked at.
-            raw_head: its exact bytes, with the empty line.
-            tail: what was read behind it.
+            entry: of `admit`.
+            tail: what was read behind the request's head.
             transport: to whoever sent it.
         """
-        begun = self._clock()
+        head, begun, opening = entry
         request = request_id(head)
         if transport.is_closing():
             # Nobody would tell of its end any more.
@@ -205,14 +228,16 @@ class Hub:
         try:
             if not self._running:
                 raise Unavailable("the server is not taking connections now")
-            opening = read_opening(head, self._identify, self._origins)
-            protocol = accept(raw_head, request)
+            if isinstance(opening, TaskdError):
+                raise opening
+            protocol = accept(head.raw, request)
         except (TaskdError, Refusal) as error:
             refused = self._refuse(refusal(error, request), transport)
             self._answered(status_of(error), begun)
             return refused
         connection = Connection(transport, protocol, self, opening.user, opening.client)
         self._sockets.add(connection)
+        connection.release = self._hold(opening.user, lambda: connection.close(4003, "token revoked"))
         displaced = self._registry.register(connection)
         self.opened += 1
         self._pings.start(connection, self._clock())
@@ -246,6 +271,7 @@ class Hub:
 
     def ending(self, connection: Connection) -> None:
         """It takes no more events; its successor, if it has one, stays."""
+        connection.release()
         self._registry.unregister(connection)
         self._pings.drop(connection)
         self._pongs.drop(connection)

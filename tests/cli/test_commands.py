@@ -48,13 +48,14 @@ async def test_each_command_has_its_help(name: str) -> None:
     ended = await taskd(name, "--help")
     assert ended.code == 0
     assert f"usage: taskd {name}" in ended.out
-    assert ("TASKD_HTTP" in ended.out) is (name not in ("openapi", "task"))
+    assert ("TASKD_HTTP" in ended.out) is (name not in ("openapi", "task", "token"))
 
 
 @pytest.mark.parametrize(
     ("words", "variables", "named"),
     [
-        (["serve"], {}, "TASKD_AUTH=token: tokens are not there yet"),
+        (["serve", "--database-replica-url", NOWHERE], {}, "TASKD_DATABASE_REPLICA_URL is not there yet"),
+        (["serve", "--tls-cert", "/nowhere", "--tls-key", "/nowhere", "--database-url", NOWHERE], {}, "TASKD_TLS_CERT"),
         (["serve", "--http", "nowhere"], {}, "--http"),
         (["serve"], {"TASKD_CONCURRENCY": "many"}, "TASKD_CONCURRENCY"),
         (["serve"], {"TASKD_CONCURENCY": "4"}, "did you mean TASKD_CONCURRENCY?"),
@@ -115,8 +116,7 @@ async def test_check_finds_nothing_wrong_where_nothing_is(database_url: str) -> 
 async def test_check_says_what_is_wrong(empty_database_url: str) -> None:
     ended = await taskd("check", "--database-url", empty_database_url)
     assert ended.code == 1
-    assert "FAIL  configuration: TASKD_AUTH=token" in ended.out
-    assert "FAIL  schema: lacks 0001_core, 0002_totals, 0003_search; run `taskd migrate`" in ended.out
+    assert "FAIL  schema: lacks 0001_core, 0002_totals, 0003_search, 0004_tokens; run `taskd migrate`" in ended.out
     assert (await taskd("check", "--database-url", NOWHERE, TASKD_AUTH="none")).code == 3
     assert "an embedded PostgreSQL in" in (await taskd("check", TASKD_AUTH="none")).out
 

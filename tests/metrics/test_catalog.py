@@ -39,6 +39,7 @@ PROMISED = {
     "taskd_cache_entries": ("gauge", "cache"),
     "taskd_cache_evictions_total": ("counter", "cache", "reason"),
     "taskd_cache_up": ("gauge",),
+    "taskd_auth_refused_total": ("counter", "reason"),
     "taskd_http_requests_total": ("counter", "method", "route", "status"),
     "taskd_http_request_seconds": ("histogram", "method", "route"),
     "taskd_grpc_requests_total": ("counter", "method", "code"),

@@ -19,7 +19,9 @@ import httpx
 import pytest
 
 from taskd import Taskd
+from taskd.domain.model import Role
 from tests.running import Server, embedded
+from tests.tokens import token
 
 HERE = Path(__file__).parent
 SEED = 1
@@ -32,9 +34,10 @@ LONG = EXAMPLES > 100
 @contextlib.asynccontextmanager
 async def serving(database_url: str) -> AsyncIterator[tuple[Server, dict[str, str]]]:
     """Run the server that is tested; gives it, and the fields that authorise a call."""
-    app = Taskd(database_url=database_url, auth="none", http="127.0.0.1:0", handlers=["taskd.worker.samples"])
+    app = Taskd(database_url=database_url, auth="token", http="127.0.0.1:0", handlers=["taskd.worker.samples"])
     async with embedded(database_url, app) as server:
-        yield server, {"X-Taskd-User": "ann"}
+        # What an admin may call is everything.
+        yield server, {"Authorization": f"Bearer {await token(database_url, 'ann', Role.ADMIN)}"}
 
 
 @pytest.mark.timeout(0 if LONG else 120)

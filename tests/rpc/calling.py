@@ -12,12 +12,12 @@ from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from taskd.domain.model import User
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.calls import Calls
-from taskd.rpc.identity import Metadata, by_word
+from taskd.service.auth import Gate
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
+from tests.gates import trusting
 from tests.waiting import eventually
 
 WITHIN = 30.0
@@ -138,10 +138,10 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def answering(service: Service, *, identify: Any = by_word, **options: Any) -> AsyncIterator[Answering]:
+async def answering(service: Service, *, gate: Gate | None = None, **options: Any) -> AsyncIterator[Answering]:
     """Serve a service as `TaskService`, through `Calls`, and nothing else."""
     catalog = Catalog()
-    calls = Calls(identify, catalog, **options)
+    calls = Calls(gate or trusting(), catalog, **options)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(
         (calls.handlers(pb.DESCRIPTOR.services_by_name["TaskService"], service), calls.others())
@@ -168,6 +168,3 @@ class Answering:
         return self.catalog.grpc_requests.labels(method, code).value
 
 
-def nobody(metadata: Metadata) -> User:
-    """Fail, as a bug would."""
-    raise ZeroDivisionError("the inside")

@@ -56,7 +56,7 @@ async def pair(database_url: str) -> AsyncIterator[Pair]:
         one, two = (server.app for server in servers)
         assert one is not None
         assert two is not None
-        found = Pair((one, two), RemoteTasks(channel), RemoteFeed(channel, supervisor))
+        found = Pair((one, two), RemoteTasks(channel), RemoteFeed(channel, User("gateway"), supervisor))
         yield found
         await found.feed.stop()
         await supervisor.stop()

@@ -13,7 +13,8 @@ from taskd import log
 from taskd.domain.model import User
 from taskd.errors import Fault, Forbidden, Invalid, NotFound, Unavailable
 from taskd.v1 import taskd_pb2 as pb
-from tests.rpc.calling import Service, answering, calling, end_of, nobody, refusal_of, with_deadline
+from tests.gates import Broken
+from tests.rpc.calling import Service, answering, calling, end_of, refusal_of, with_deadline
 from tests.waiting import eventually
 
 Code = grpc.StatusCode
@@ -112,8 +113,8 @@ async def test_an_outage_says_when_to_come_back_and_that_channels_are_not_to_by_
 @pytest.mark.parametrize("where", ["service", "identify"])
 async def test_of_a_bug_the_log_has_all_and_the_caller_nothing(where: str, caplog: pytest.LogCaptureFixture) -> None:
     service = Service(get_task=failing(ZeroDivisionError("the inside")))
-    options = {"identify": nobody} if where == "identify" else {}
-    async with answering(service, **options) as served:
+    gate = Broken() if where == "identify" else None
+    async with answering(service, gate=gate) as served:
         refusal = await refusal_of(served.caller.begin("GetTask", GET, [("x-request-id", "r-3")]))
         assert served.counted("TaskService/GetTask", "INTERNAL") == 1
     assert (refusal.code, refusal.reason) == (Code.INTERNAL, "INTERNAL")

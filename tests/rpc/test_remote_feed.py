@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from taskd.domain.event import LOG_START, Event, EventKey
+from taskd.domain.model import User
 from taskd.errors import Invalid, Unavailable
 from taskd.rpc.channel import open_channel
 from taskd.rpc.feed import MOST, RemoteFeed
@@ -46,7 +47,8 @@ class World:
 
 async def world_of(peer: Peer, silence: float) -> AsyncIterator[World]:
     channel, supervisor = open_channel(peer.address), Supervisor()
-    found = World(peer, RemoteFeed(channel, supervisor, silence=silence, clock=lambda: found.now), supervisor)
+    feed = RemoteFeed(channel, User("gateway"), supervisor, silence=silence, clock=lambda: found.now)
+    found = World(peer, feed, supervisor)
     found.feed.subscribe(found.seen.extend)
     found.feed.on_reset(found.reset)
     found.feed.start()

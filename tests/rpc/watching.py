@@ -12,6 +12,7 @@ from taskd.domain.event import EventKey
 from taskd.rpc.tasks import TaskCalls
 from taskd.rpc.watch import Watches
 from taskd.v1 import taskd_pb2 as pb
+from tests.gates import Words
 from tests.rpc.calling import WITHIN, Caller, Service, answering
 from tests.waiting import eventually
 from tests.ws.serving import AT, Log
@@ -81,8 +82,8 @@ async def watching(**options: Any) -> AsyncIterator[Watching]:
     """Serve a log's watches."""
     log = WatchedLog()
     watches = Watches(log, **options)
-    calls: Any = TaskCalls(Service(), Service(), log, watches, lambda user: user.name != EVE)
-    async with answering(calls) as served:
+    calls: Any = TaskCalls(Service(), Service(), log, watches)
+    async with answering(calls, gate=Words()) as served:
         yield Watching(log, watches, served.caller)
     # gRPC's stop does not wait for the ends of calls.
     await eventually(lambda: not log.listeners)

@@ -14,9 +14,10 @@ from typing import Any
 from taskd.http1.limits import Limits
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
-from taskd.web.connection import Connection, Times, Upgrader
+from taskd.web.connection import Connection, Times
 from taskd.web.message import Answer, Handler, Request, Response
 from taskd.web.server import HttpServer
+from taskd.web.upgrade import Upgrader
 
 WITHIN = 20.0
 

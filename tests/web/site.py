@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from taskd.domain.access import Access
 from taskd.http1.head import parse_head
 from taskd.http1.limits import Limits
 from taskd.metrics.catalog import Catalog
+from taskd.service.auth import Gate
 from taskd.web.application import application
-from taskd.web.identity import Identify, by_word
+from taskd.web.identity import Callers
 from taskd.web.message import Answer, Handler, Request, Response
 from taskd.web.router import Reply, Route
+from tests.gates import trusting
 from tests.web.serving import request
 
 OK = {200: Reply("fine", {"type": "object"})}
@@ -25,7 +28,7 @@ def made(method: str, target: str, body: bytes | None = None, **fields: str) -> 
 
 def route(handler: Handler, method: str = "GET", path: str = "/thing", **more: Any) -> Route:
     """Return a route of a test's own."""
-    return Route(method, path, handler, "A test's", OK, **more)
+    return Route(method, path, handler, "A test's", OK, more.pop("access", Access.TASKS), **more)
 
 
 async def fine(request: Request) -> Answer:
@@ -37,9 +40,9 @@ async def fine(request: Request) -> Answer:
 class Site:
     """An application of some routes."""
 
-    def __init__(self, *routes: Route, origins: Collection[str] = (), identify: Identify = by_word) -> None:
+    def __init__(self, *routes: Route, origins: Collection[str] = (), gate: Gate | None = None) -> None:
         self.catalog = Catalog()
-        self.handle = application(routes, identify, origins, self.catalog)
+        self.handle = application(routes, Callers(gate or trusting()), origins, self.catalog)
 
     async def ask(self, method: str, target: str, body: bytes | None = None, **fields: str) -> Response:
         """Return the answer to a request."""

@@ -16,8 +16,8 @@ from taskd.domain.model import Failure, Status
 from taskd.metrics.catalog import Catalog
 from taskd.service.ports import PartHealth
 from taskd.web.application import application, bare_routes, description, routes
-from taskd.web.identity import by_word
 from taskd.web.message import Response
+from tests.gates import callers
 from tests.web.site import field, made
 from tests.ws.serving import AT, Log, make_task
 
@@ -105,7 +105,7 @@ class Parts:
 PARTS = Parts()
 NOBODY: Any = None
 CATALOG = Catalog()
-HANDLE = application(routes(NOBODY, NOBODY, Log(), PARTS, CATALOG), by_word, (), CATALOG)
+HANDLE = application(routes(NOBODY, NOBODY, Log(), PARTS, CATALOG, NOBODY), callers(), (), CATALOG)
 
 
 async def ask(method: str, target: str, **fields: str) -> Response:
@@ -247,7 +247,7 @@ async def test_the_socket_wants_an_upgrade() -> None:
 
 
 async def test_a_process_that_only_works_serves_its_health_and_metrics() -> None:
-    handle = application(bare_routes(PARTS, CATALOG), by_word)
+    handle = application(bare_routes(PARTS, CATALOG), callers())
     for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/tasks", 404), ("/", 404)):
         answer = await handle(made("GET", path))
         assert answer.status == status

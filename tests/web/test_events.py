@@ -12,22 +12,16 @@ from typing import Any
 import pytest
 
 from taskd.domain.event import EventKey, EventType
-from taskd.domain.model import Role, User
 from taskd.errors import Unavailable
-from taskd.http1.head import Head
 from taskd.web import events
 from taskd.web.application import application
 from taskd.web.events import BATCH, EVENT_STREAM, QUERY, EventStreams
-from taskd.web.identity import Query, by_word
+from taskd.web.identity import Callers
+from tests.gates import Words
 from tests.waiting import eventually
 from tests.web.serving import Client, Serving, request, serving
 from tests.web.site import route
 from tests.ws.serving import Log, make_task
-
-
-def identify(head: Head, query: Query) -> User:
-    user = by_word(head, query)
-    return User(user.name, Role.ADMIN if user.name == "root" else Role.USER)
 
 
 @dataclass
@@ -77,9 +71,10 @@ class Streaming:
 @contextlib.asynccontextmanager
 async def streaming(heartbeat: float = 3600) -> AsyncIterator[Streaming]:
     log = Log()
-    streams = EventStreams(log, heartbeat)
+    gate = Words()
+    streams = EventStreams(log, gate.hold, heartbeat)
     stream = route(streams.open, path="/events", query=QUERY, produces=(EVENT_STREAM,))
-    async with serving(application([stream], identify)) as found:
+    async with serving(application([stream], Callers(gate))) as found:
         yield Streaming(log, found)
     await eventually(lambda: not log.listeners)
 

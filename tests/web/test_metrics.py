@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.expose import OPEN_METRICS, TEXT
 from taskd.web.application import application, description
-from taskd.web.identity import by_word
 from taskd.web.message import JSON, Response
 from taskd.web.metrics import MetricsCalls
+from tests.gates import callers
 from tests.web.serving import serving
 from tests.web.site import Site, field
 
@@ -55,7 +55,7 @@ class Metrics(Site):
 
     def __init__(self) -> None:
         self.catalog = Catalog()
-        self.handle = application(MetricsCalls(self.catalog).routes(), by_word, (), self.catalog)
+        self.handle = application(MetricsCalls(self.catalog).routes(), callers(), (), self.catalog)
 
 
 async def ask(target: str = "/metrics", method: str = "GET", **fields: str) -> Response:

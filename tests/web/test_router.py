@@ -10,6 +10,7 @@ from taskd.domain.fields import Integer
 from taskd.domain.forms import Entry, Form
 from taskd.web.message import Answer, Request, Response
 from taskd.web.router import Router
+from tests.gates import callers
 from tests.web.site import Site, field, fine, route
 
 ID = "0198c0c0-0000-7000-8000-000000000000"
@@ -179,12 +180,12 @@ async def test_a_bad_escape_is_malformed() -> None:
 
 def test_one_call_has_one_route() -> None:
     with pytest.raises(ValueError, match="routed twice"):
-        Router([route(fine), route(fine)])
+        Router([route(fine), route(fine)], callers().admit)
 
 
 def test_a_method_that_metrics_would_not_tell_apart_is_refused() -> None:
     with pytest.raises(ValueError, match="nobody expects"):
-        Router([route(fine, "PUT")])
+        Router([route(fine, "PUT")], callers().admit)
 
 
 async def test_a_call_may_look_at_accept_itself() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from taskd.http1.head import Head
 from taskd.web.message import Answer, Request, Response, Sink, Stream
+from taskd.web.upgrade import Upgrade
 from tests.waiting import eventually
 from tests.web.serving import Held, request, serving
 
@@ -141,9 +142,9 @@ class Upgrades:
     def wants(self, head: Head) -> bool:
         return head.target.startswith(b"/ws")
 
-    def upgrade(self, head: Head, raw_head: bytes, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
-        self.raw.append(raw_head)
-        return Shout(transport, tail)
+    async def admit(self, head: Head, peer: str) -> Upgrade:
+        self.raw.append(head.raw)
+        return lambda tail, transport: Shout(transport, tail)
 
 
 UPGRADE = {"Connection": "keep-alive, Upgrade", "Upgrade": "WebSocket"}

@@ -24,6 +24,7 @@ from taskd.http1.limits import Limits
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.ports import Listener, Resume
 from taskd.ws.hub import Hub
+from tests.gates import trusting
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 EPOCH = b"8 bytes!"
@@ -121,10 +122,13 @@ class Door(asyncio.Protocol):
         self.read += data
         head, end, tail = self.read.partition(b"\r\n\r\n")
         if end:
-            self.hub.upgrade(parse_head(head + end, Limits()), head + end, tail, self.transport)
+            self.looking = asyncio.ensure_future(self.upgrade(parse_head(head + end, Limits()), tail))
+
+    async def upgrade(self, head: Head, tail: bytes) -> None:
+        self.hub.upgrade(await self.hub.admit(head, "127.0.0.1"), tail, self.transport)
 
 
-def identify(head: Head, query: Sequence[tuple[str, str]]) -> User:
+async def admit(head: Head, query: Sequence[tuple[str, str]], peer: str) -> User:
     """The user named in the query; `root` sees all, `nobody` is refused."""
     name = dict(query).get("user", "ann")
     if name == "nobody":
@@ -182,7 +186,7 @@ async def serving(**options: Any) -> AsyncIterator[Serving]:
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    hub = Hub(log, identify, supervisor, clock=clock, pause=pause, **options)
+    hub = Hub(log, admit, trusting().hold, supervisor, clock=clock, pause=pause, **options)
     hub.start()
     server = await asyncio.get_running_loop().create_server(lambda: Door(hub), "127.0.0.1", 0)
     try:

@@ -1,0 +1,59 @@
+"""Tokens: what a caller shows to be known.
+
+A token is `tk_` and 32 random bytes in base62. Whoever has it is its user, so it is shown once, when it is made, and
+the database holds no more than its SHA-256. A slow hash would add nothing: nobody guesses 256 random bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import string
+from dataclasses import dataclass
+from datetime import datetime
+
+from taskd.domain.model import Role
+
+_DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_LENGTH = 43
+"""Of 2**256 - 1 in base 62."""
+
+TOKEN = re.compile(rf"tk_[0-9A-Za-z]{{{_LENGTH}}}")
+
+MAX_NOTE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token."""
+
+    digest: bytes
+    user: str
+    role: Role
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token as it is listed: `id` is what it is revoked by."""
+
+    id: int
+    token: Token
+    note: str
+    created_at: datetime
+
+
+def new_token() -> str:
+    """Return a token that nobody else has."""
+    number = int.from_bytes(secrets.token_bytes(32))
+    digits = []
+    for _ in range(_LENGTH):
+        number, digit = divmod(number, 62)
+        digits.append(_DIGITS[digit])
+    return "tk_" + "".join(reversed(digits))
+
+
+def digest_of(token: str) -> bytes | None:
+    """Return the SHA-256 of a token, 32 bytes, or None for a text that can be none."""
+    return hashlib.sha256(token.encode("ascii")).digest() if TOKEN.fullmatch(token) else None
