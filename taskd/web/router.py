@@ -64,7 +64,7 @@ class Router:
 
     Args:
         routes: all there are.
-        admit: asked before anything else is looked at, unless anybody may make the call.
+        admit: asked before anything else is looked at, with the rule of the call.
     """
 
     def __init__(self, routes: Sequence[Route], admit: Admit) -> None:
@@ -108,8 +108,7 @@ class Router:
             # What there is, is told to who is known.
             await self._admit(request, Access.KNOWN)
             return _other_method(request, methods)
-        if route.access is not Access.OPEN:
-            await self._admit(request, route.access)
+        await self._admit(request, route.access)
         if not route.own_accept and best(request.head.get(b"accept"), route.produces) is None:
             raise NotAcceptable(f"this call answers with {' or '.join(route.produces)}")
         faults: list[Fault] = []

@@ -13,6 +13,7 @@ PACKAGES = {
     "node": "nodejs",
     "npm": "npm",
     "strip": "binutils",
+    "chromium": "chromium",
 }
 """Each program, and the package that has it in Debian."""
 

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import json
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PROGRAM = "chromium"
 
 
 class Page:
@@ -69,7 +68,6 @@ class Page:
 @contextlib.asynccontextmanager
 async def browser() -> AsyncIterator[Page]:
     """Run a browser with an empty profile."""
-    assert PROGRAM is not None
     with tempfile.TemporaryDirectory(prefix="taskd-browser-", ignore_cleanup_errors=True) as profile:
         process = await asyncio.create_subprocess_exec(
             PROGRAM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",

@@ -11,8 +11,9 @@ from unicodedata import normalize
 import pytest
 
 from taskd import Context, Task, Taskd
+from tests.deploy.programs import needs
 from tests.fronts import both, served_by
-from tests.injection.browser import PROGRAM, Page, browser
+from tests.injection.browser import Page, browser
 from tests.injection.hostile import TEXTS
 from tests.running import embedded
 from tests.waiting import eventually
@@ -75,7 +76,7 @@ async def test_a_highlight_has_marks_and_text(database_url: str, front: str) -> 
                     assert "".join(marks.text) == normalize("NFC", result["task"]["title"])
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
+@needs("chromium")
 async def test_the_dashboard_shows_texts_as_they_are(database_url: str) -> None:
     app = Taskd(database_url=database_url, auth="none", http="127.0.0.1:0", grpc="off")
 
@@ -103,7 +104,7 @@ async def test_the_dashboard_shows_texts_as_they_are(database_url: str) -> None:
         assert page.complaints() == []
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
+@needs("chromium")
 async def test_the_dashboard_shows_refusals_and_names_as_they_are(database_url: str) -> None:
     async with embedded(database_url, role="api") as server, browser() as page:
         name = "<img src=x onerror=alert(1)>&amp;"

@@ -233,6 +233,12 @@ async def test_the_dashboard_loads_nothing_foreign(path: str) -> None:
     assert (await ask("GET", path, If_None_Match=tag)).status == 304
 
 
+async def test_the_dashboard_is_for_who_its_address_says() -> None:
+    # Where callers are taken at their word, its own calls pass the name on.
+    assert (await ask("GET", "/?user=ann", Accept="*/*")).status == 200
+    assert (await ask("GET", "/?colour=red", Accept="*/*")).status == 422
+
+
 async def test_the_page_has_all_its_files() -> None:
     page = (await ask("GET", "/")).body.decode()
     linked = re.findall(r'(?:src|href)="(/[^"]*)"', page)
