@@ -66,6 +66,13 @@ async def _is(app: Taskd, task_id: UUID, status: str) -> bool:
     return await status_of(app, task_id) == status
 
 
+async def test_a_batch_takes_times_as_one_task_does(database_url: str) -> None:
+    async with make(database_url, role="api") as app:
+        late = datetime(2030, 1, 2, tzinfo=UTC)
+        many = await app.tasks.create_many([{"title": "a", "run_at": late}, {"title": "b"}])
+        assert many[0].run_at == late
+
+
 async def test_the_calls_of_an_embedding_program(database_url: str) -> None:
     async with make(database_url, role="api") as app:
         soon = datetime.now(UTC) + timedelta(days=1)

@@ -34,6 +34,10 @@ SLOWEST = 128 * 1024
 MOST_HELD = 32 * 1024 * 1024
 """Bytes of answers that may wait for one connection, but for a single one. gRPC keeps a copy: memory is twice that."""
 
+START_HELD = 4 * 1024 * 1024
+"""As many at first. Each byte that is taken allows for one more: who never takes any gets no more made for it, and to
+come again with another connection is worth little."""
+
 MOST_HELD_BY_ALL = 128 * 1024 * 1024
 """Bytes of answers that may wait for all."""
 
@@ -72,6 +76,7 @@ class Peer:
         self.answers: dict[int, tuple[float, int]] = {}
         """Since when, and the size; the oldest first."""
         self.held = 0
+        self.allowed = START_HELD
         self.streams = 0
         self.waiting = 0
         self.room = asyncio.Event()
@@ -178,7 +183,7 @@ class Peers:
             TooMuchUnread: as many bytes wait for this connection as may.
         """
         peer = self._peers.get(name)
-        if peer is not None and peer.held >= MOST_HELD:
+        if peer is not None and peer.held >= peer.allowed:
             raise _unread()
 
     def hold(self, name: str, size: int) -> Callable[[], None]:
@@ -189,7 +194,7 @@ class Peers:
         """
         size += EACH
         peer = self._peer(name)
-        if peer.held and peer.held + size > MOST_HELD:
+        if peer.held and peer.held + size > peer.allowed:
             raise _unread()
         while self._held + size > MOST_HELD_BY_ALL and self._held:
             first = min((one for one in self._peers.values() if one.answers), key=_oldest)
@@ -205,6 +210,7 @@ class Peers:
         def taken() -> None:
             if peer.answers.pop(key, None) is not None:
                 peer.held -= size
+                peer.allowed = min(MOST_HELD, peer.allowed + size)
                 self._held -= size
                 self._tidy(peer)
 

@@ -35,6 +35,9 @@ from taskd.worker.session import Outgoing, Session
 HELLO_WITHIN = 10.0
 """Seconds from the stream's beginning to its first message."""
 
+LAST_WITHIN = 10.0
+"""Seconds that a worker which has closed its side may take to read what is left."""
+
 LEASE, SHORTEST_LEASE, LONGEST_LEASE = 10.0, 2.0, 300.0
 MOST_KINDS, MOST_SLOTS, MOST_ENTRIES = 100, 1000, 1000
 LONGEST_RETRY = 366 * 86_400.0
@@ -90,12 +93,13 @@ class WorkCalls:
         closed = False
         try:
             await send(_welcome(session, resumed))
-            closed = await self._serve(session, stream, requests, send)
+            if await self._serve(session, stream, requests, send):
+                closed = await _is_closed(send)
         finally:
             self._crews.detach(session, stream, closed=closed)
 
     async def _serve(self, session: Session, stream: int, requests: AsyncIterator[pb.WorkRequest], send: Send) -> bool:
-        """Read, write and watch over the stream until one of that ends; return whether the worker has closed it."""
+        """Read, write and watch over the stream until one of that ends; return whether no more comes to be read."""
         duties = [
             self._supervisor.spawn(_as_value(duty), f"worker stream, {name}")
             for name, duty in (
@@ -119,6 +123,19 @@ class WorkCalls:
     async def _ended(self) -> None:
         await self._crews.ended.wait()
         raise Unavailable("the server stops: work for another")
+
+
+async def _is_closed(send: Send) -> bool:
+    """Return whether the worker has closed its side; raise what gRPC does if the stream was broken off.
+
+    Both end what is read alike. But one that was reset takes no more (RFC 9113, 5.1): not even what says nothing.
+    """
+    try:
+        async with asyncio.timeout(LAST_WITHIN):
+            await send(pb.WorkResponse(settled=pb.Settled()))
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _as_value(duty: Any) -> Exception | None:

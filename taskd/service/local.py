@@ -38,7 +38,7 @@ class LocalTasks:
 
     async def create_many(self, tasks: Iterable[Mapping[str, Any]], *, owner: str | None = None) -> list[Task]:
         """Create 1 to 1000 tasks, all or none, each a mapping of the fields that `create` takes."""
-        drafts: list[NewTask] = parse_batch(plain({"tasks": [dict(fields) for fields in tasks]}))
+        drafts: list[NewTask] = parse_batch({"tasks": [plain(fields) for fields in tasks]})
         return await self._tasks.create_many(self._user(owner), drafts)
 
     async def get(self, task_id: UUID) -> Task:

@@ -80,9 +80,10 @@ class Raw:
             return await self._reader.read()
 
     async def closed(self) -> None:
-        """Wait until the server has closed, in whatever way."""
-        with contextlib.suppress(ConnectionError):
-            await self.rest()
+        """Wait until the server has closed, though it can tell that somebody is there."""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                await self.answering()
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 
 import pytest
@@ -20,6 +21,7 @@ from taskd.rpc.peers import (
     PATIENCE,
     SLOW_AFTER,
     SLOWEST,
+    START_HELD,
     Peers,
     TooMuchUnread,
 )
@@ -65,12 +67,28 @@ def test_one_connection_may_hold_so_much_or_one_answer(world: World) -> None:
         world.peers.check("a")
     # It is its own fault alone.
     world.peers.check("b")
-    world.peers.hold("b", MOST_HELD - EACH)
-    with pytest.raises(TooMuchUnread):
-        world.peers.hold("b", 1)
     taken()
     world.peers.check("a")
     world.peers.hold("a", 1)
+
+
+def test_who_has_taken_much_may_hold_more(world: World) -> None:
+    size = START_HELD // 4
+    keep = world.peers.hold("a", 1)
+
+    def fits() -> int:
+        """Return how many more answers may wait at once."""
+        holding = []
+        with contextlib.suppress(TooMuchUnread):
+            while True:
+                holding.append(world.peers.hold("a", size - EACH))
+        for taken in holding:
+            taken()
+        return len(holding)
+
+    assert [fits() for _ in range(6)] == [3, 6, 12, 24, 31, 31]
+    keep()
+    assert len(world.peers) == 0
 
 
 async def test_when_all_hold_too_much_the_oldest_goes_and_not_who_comes(world: World) -> None:

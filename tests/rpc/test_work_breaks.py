@@ -7,6 +7,7 @@ import grpc
 from taskd import Taskd
 from taskd.domain.model import Status
 from taskd.v1 import taskd_pb2 as pb
+from taskd.worker.session import Session
 from tests.client.proxy import proxied
 from tests.rpc.working import Stream, attempt_of, done, id_of, reaches, working
 from tests.waiting import eventually
@@ -43,7 +44,30 @@ async def test_a_cancellation_during_the_break_is_told_when_the_worker_is_back(a
     await reaches(app, made, Status.CANCELLED)
 
 
-def _sessions(app: Taskd) -> list[object]:
+async def test_a_stream_that_is_broken_off_after_the_leave_is_not_closed(app: Taskd) -> None:
+    made = await app.tasks.create("t", kind="k")
+    async with working(app) as first:
+        welcome = await first.hello("k")
+        [task] = await first.tasks()
+        await first.say(leave=pb.Leave())
+        [session] = _sessions(app)
+        await eventually(lambda: session.leaving)
+        # RST_STREAM: the worker may still run what it has.
+        first.call.cancel()
+        await eventually(lambda: not session.attached)
+    assert not session.over
+    async with working(app) as second:
+        again = await second.hello("k", session=welcome.session, running=[attempt_of(task)])
+        assert again.resumed
+        assert await second.settle(done(task)) == {(task.id, 1): True}
+        await second.say(leave=pb.Leave())
+        # Closed in order, it is over.
+        await second.call.done_writing()
+        await eventually(lambda: session.over)
+    await reaches(app, made, Status.DONE)
+
+
+def _sessions(app: Taskd) -> list[Session]:
     return list(app.parts.worker.crews.sessions)  # type: ignore[union-attr]
 
 
