@@ -10,7 +10,7 @@ check: $(BIN)/ruff ## lint and types
 test: $(BIN)/ruff ## all tests, on a real PostgreSQL
 	$(BIN)/python -m pytest
 
-schemathesis: $(BIN)/ruff ## the OpenAPI document against the server, for ten minutes or so; the short form is a test
+schemathesis: $(BIN)/ruff ## the OpenAPI document against the server, for a quarter of an hour; the short form is a test
 	SCHEMATHESIS_EXAMPLES=1000 $(BIN)/python -m pytest -s tests/openapi
 
 bench: $(BIN)/ruff ## the measurements behind docs/decisions

@@ -63,19 +63,21 @@ async def test_events_are_a_line_each(database_url: str) -> None:
             sys.executable, "-m", "taskd", "task", "watch", "--json", "--user", "ann",
             "--server", server.app.grpc_address or "", stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        assert process.stdout is not None
-        first = asyncio.ensure_future(process.stdout.readline())
-        while not first.done():
-            await client.post("/tasks", json={"title": "first"})
-            await asyncio.wait([first], timeout=0.1)
-        for text in TEXTS.values():
-            await client.post("/tasks", json={"title": text, "payload": {text: text}})
-        titles = []
-        while len(titles) < len(TEXTS):
-            line = (await process.stdout.readline()).decode()
-            assert line[:-1].isprintable()
-            title = json.loads(line)["event"]["task"]["title"]
-            titles += [title] if title != "first" else []
-        assert titles == list(TEXTS.values())
-        process.kill()
-        await process.wait()
+        try:
+            assert process.stdout is not None
+            first = asyncio.ensure_future(process.stdout.readline())
+            while not first.done():
+                await client.post("/tasks", json={"title": "first"})
+                await asyncio.wait([first], timeout=0.1)
+            for text in TEXTS.values():
+                await client.post("/tasks", json={"title": text, "payload": {text: text}})
+            titles = []
+            while len(titles) < len(TEXTS):
+                line = (await process.stdout.readline()).decode()
+                assert line[:-1].isprintable()
+                title = json.loads(line)["event"]["task"]["title"]
+                titles += [title] if title != "first" else []
+            assert titles == list(TEXTS.values())
+        finally:
+            process.kill()
+            await process.wait()
