@@ -91,7 +91,6 @@ async def test_each_sort_of_request_is_counted_as_often_as_it_came() -> None:
         (1, "TRACE", "/nowhere", ("other", "unmatched", "404")),
         (2, "OPTIONS", "/thing", ("OPTIONS", "/thing", "204")),
         (1, "OPTIONS", "*", ("OPTIONS", "unmatched", "204")),
-        (2, "GET", "/thing?a=%4", ("GET", "unmatched", "400")),
         (1, "GET", "/thing?user=", ("GET", "unmatched", "422")),
         (1, "POST", "/thing", ("POST", "/thing", "200")),
     ]
@@ -124,7 +123,9 @@ async def test_paths_that_nobody_has_are_one_series() -> None:
     st.lists(
         st.tuples(
             st.sampled_from(["GET", "HEAD", "PUT", "TRACE", "POST"]),
-            st.text("abc/%0123é{}", max_size=8).map(lambda rest: "/" + rest.encode("ascii", "ignore").decode()),
+            st.lists(st.sampled_from([*"abc/0123{}", "%00", "%2F", "%7B", "%C3"]), max_size=8).map(
+                lambda rest: "/" + "".join(rest)
+            ),
         )
     )
 )
@@ -142,6 +143,7 @@ async def test_whatever_is_asked_for_the_series_are_few(asked: list[tuple[str, s
     ("data", "labels"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", ("other", "unmatched", "400")),
+        (b"GET /thing?a=%4 HTTP/1.1\r\nHost: a\r\n\r\n", ("other", "unmatched", "400")),
         (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", ("other", "unmatched", "501")),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", ("other", "unmatched", "505")),
         (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n", ("other", "unmatched", "414")),

@@ -173,10 +173,6 @@ async def test_the_length_of_a_body_must_be_announced() -> None:
     assert (await SITE.ask("POST", "/thing", b"", Content_Type="application/json")).status == 400
 
 
-async def test_a_bad_escape_is_malformed() -> None:
-    assert (await SITE.ask("GET", "/thing?a=%4")).status == 400
-
-
 def test_one_call_has_one_route() -> None:
     with pytest.raises(ValueError, match="routed twice"):
         Router([route(fine), route(fine)])
