@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from taskd.domain.token import TOKEN as TOKEN_SHAPE
 from tests.deploy.programs import needs
 from tests.waiting import eventually
 
@@ -24,7 +25,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 FIGURES_SHOWN = re.findall(r'```json\n({"tasks":{.*})\n```', README)[0]
 HANDLERS = re.findall(r"```python\n(# thumbnails.py\n.*?)```", README, re.DOTALL)
-DEMO, SOCKET, CREATE, READ, SEARCH, CALL, FIGURES, PROMETHEUS, AVERAGE, SERVE, TESTS = COMMANDS
+DEMO, SOCKET, CREATE, READ, SEARCH, CALL, FIGURES, PROMETHEUS, AVERAGE, SERVE, TOKEN, TESTS = COMMANDS
 
 # A child of a command that is measured would write into this tree.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTHON", "TASKD"))}
@@ -152,6 +153,8 @@ async def _handlers_run(clone: Path, port: int) -> None:
             return '"result":{"ok":true}' in await shell(READ, clone, port)
 
         await eventually(done)
+        # On the same database, while it is served.
+        assert TOKEN_SHAPE.fullmatch((await shell(TOKEN, clone, port)).strip())
 
 
 def test_the_test_command_is_the_one_that_the_check_runs() -> None:
