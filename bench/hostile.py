@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import re
 import resource
 import subprocess
@@ -183,6 +184,8 @@ def run(name: str, url: str) -> None:
         good = subprocess.Popen(
             [sys.executable, "-m", "bench.crowd", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        # What the others do takes time that is not the server's: elsewhere they would have machines of their own.
+        os.nice(10)
         time.sleep(2)
         before = meter.now()
         with meter:
@@ -210,16 +213,22 @@ def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--url", help="of a database that is there already")
     asked = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if asked.url:
+        for name in asked.scenarios:
+            run(name, asked.url)
+        return
     from tests.clusters import Cluster
 
     cluster = Cluster()
     try:
         cluster.start_now()
         for name in asked.scenarios:
-            run(name, cluster.url)
+            # In a process of its own, since none can take back that it is nice.
+            subprocess.run([sys.executable, "-m", "bench.hostile", name, "--url", cluster.url], check=True)
     finally:
         cluster.remove()
 

@@ -44,17 +44,15 @@ def large(number: int, size: int = MIB // 4) -> Task:
 
 
 async def test_beyond_the_most_a_handshake_is_refused_and_those_who_are_here_are_served() -> None:
-    async with (
-        serving(most=3) as served, served.socket("ann") as ann, served.socket("bob") as bob, served.socket("eve")
-    ):  # fmt: skip
+    async with serving(most=3) as run, run.socket("ann") as ann, run.socket("bob") as bob, run.socket("eve"):
         with pytest.raises(InvalidStatus, match="503"):
-            await served.socket("dan")
+            await run.socket("dan")
         await receive(ann)
-        served.log.write(make_task("ann"))
+        run.log.write(make_task("ann"))
         assert (await receive(ann))["type"] == "event"
         await bob.close()
-        await eventually(lambda: served.hub.connections == 2)
-        async with served.socket("dan") as dan:
+        await eventually(lambda: run.hub.connections == 2)
+        async with run.socket("dan") as dan:
             assert (await receive(dan))["type"] == "welcome"
 
 
