@@ -35,7 +35,7 @@ logger = logging.getLogger("taskd.grpc")
 MAX_STREAMS = 1000
 """Calls that are open at once on one connection (RFC 9113 6.5.2); a client waits with more."""
 
-MAX_CONNECTIONS = 2000
+MAX_CONNECTIONS = 10_000
 """Connections at once; core closes others as it accepts them."""
 
 BEGINS_WITHIN = 10.0
