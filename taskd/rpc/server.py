@@ -148,7 +148,7 @@ class GrpcServer:
     async def _serve(self, address: str) -> int:
         """Begin to take calls; return the port."""
         services = {**self._services, **self._health.handlers(), **self._reflection()}
-        server = make_server(services, self._calls.others(), OPTIONS, self._peers)
+        server = make_server(services, self._calls.others(), OPTIONS, self._peers, self._supervisor)
         port = server.add_insecure_port(address)
         await server.start()
         self._servers.append(server)
