@@ -48,10 +48,9 @@ ONLY = {
 }
 """Which parts may import a foreign package."""
 
-SPAWNERS = {"runtime", "cli", "app", "store.embedded", "rpc.accept"}
+SPAWNERS = {"runtime", "cli", "app", "store.embedded"}
 """Which parts may start asyncio tasks without a supervisor: its own floor, the command that is the process, the stop of
-everything, the server that must live before and after all else, and where gRPC's calls begin, whose errors grpcio sees
-to."""
+everything, and the server that must live before and after all else."""
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 50
 

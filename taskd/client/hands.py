@@ -54,9 +54,9 @@ class Hands:
         self._on_free = on_free
         self._grace = grace
 
-    def take(self, session: Session, task: Task) -> None:
+    def take(self, session: Session, task: Task, claim: int = 0) -> None:
         """Run an attempt of a task, or give it back if it can't be run."""
-        job = Job(task, session.local_id)
+        job = Job(task, session.local_id, claim)
         handler = self._registry.get(task.kind)
         refusal = None
         if session.leaving:
@@ -69,7 +69,7 @@ class Hands:
             logger.log(
                 logging.INFO if session.leaving else logging.ERROR, "task %s is given back: %s", task.id, refusal
             )
-            session.owe(job.key, pb.Result(attempt=attempt_message(job.key), released=pb.Released()))
+            session.owe(job.key, pb.Result(attempt=attempt_message(job.key, job.claim), released=pb.Released()))
             return
         attempt = Attempt(job, handler, _limits(task, handler), Context(job, session))
         session.begin(attempt)
@@ -79,9 +79,10 @@ class Hands:
     def stop(self, session: Session, message: pb.Cancel) -> None:
         """Stop an attempt as its server asks; one that is not known here is given back."""
         key = key_of(message.attempt)
-        if (attempt := session.running.get(key)) is not None:
+        attempt = session.running.get(key)
+        if attempt is not None and message.attempt.claim in (0, attempt.job.claim):
             attempt.stop(STOPS.get(message.reason, Stop.CANCEL))
-        elif key not in session.owed:
+        elif attempt is None and key not in session.owed:
             session.owe(key, pb.Result(attempt=message.attempt, released=pb.Released()))
 
     async def _run(self, session: Session, attempt: Attempt) -> None:
@@ -118,7 +119,7 @@ class Hands:
 
 def result_message(attempt: Attempt, verdict: Verdict | None) -> pb.Result:
     """Return what a server is told of an attempt. To one that it stopped, any word will do: it knows what becomes."""
-    result = pb.Result(attempt=attempt_message(attempt.job.key))
+    result = pb.Result(attempt=attempt_message(attempt.job.key, attempt.job.claim))
     if verdict is None or verdict.ending in (Ending.RELEASED, Ending.CANCELLED):
         result.released.SetInParent()
     elif verdict.ending is Ending.DONE:

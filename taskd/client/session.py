@@ -52,9 +52,9 @@ def key_of(attempt: pb.Attempt) -> Key:
     return UUID(attempt.task_id), attempt.attempt
 
 
-def attempt_message(key: Key) -> pb.Attempt:
+def attempt_message(key: Key, claim: int = 0) -> pb.Attempt:
     """Return an attempt as a message."""
-    return pb.Attempt(task_id=str(key[0]), attempt=key[1])
+    return pb.Attempt(task_id=str(key[0]), attempt=key[1], claim=claim)
 
 
 class Session:
@@ -116,10 +116,12 @@ class Session:
         self._unsent = dict(self.owed)
         self._again = set(self.owed)
         self._pong = self._left = self.open = False
-        running = [attempt_message(key) for key in (*self.running, *self.owed)] if self.id else []
+        running = [attempt_message(attempt.job.key, attempt.job.claim) for attempt in self.running.values()]
+        running += [result.attempt for result in self.owed.values()]
         hello = pb.Hello(
-            kinds=kinds, slots=slots, lease=duration(self._asked), name=name, session=self.id, running=running
-        )
+            kinds=kinds, slots=slots, lease=duration(self._asked), name=name, session=self.id,
+            running=running if self.id else (),
+        )  # fmt: skip
         return pb.WorkRequest(hello=hello)
 
     def next(self) -> pb.WorkRequest | None:
@@ -134,7 +136,7 @@ class Session:
         if self._progress:
             self._pong = False
             self._being_written, self._written = self._written, asyncio.Event()
-            return pb.WorkRequest(progress=pb.Progress(reports=_take(self._progress, _report_message)))
+            return pb.WorkRequest(progress=pb.Progress(reports=_take(self._progress, self._report)))
         if self._pong:
             self._pong = False
             return pb.WorkRequest(pong=pb.Pong())
@@ -190,8 +192,10 @@ class Session:
         for settled in message.results:
             key = key_of(settled.attempt)
             # One that waits to be sent belongs to a later turn of the same attempt, which was given back before.
-            if key in self._unsent or self.owed.pop(key, None) is None:
+            owed = self.owed.get(key)
+            if key in self._unsent or owed is None or settled.attempt.claim not in (0, owed.attempt.claim):
                 continue
+            del self.owed[key]
             if not settled.accepted and key not in self._again:
                 refused.append(key)
             self._again.discard(key)
@@ -242,10 +246,11 @@ class Session:
             self._progress[key] = report
             self.woken.set()
 
-
-def _report_message(report: Report) -> pb.AttemptProgress:
-    key = report.task_id, report.attempt
-    return pb.AttemptProgress(attempt=attempt_message(key), fraction=report.progress, note=report.note)
+    def _report(self, report: Report) -> pb.AttemptProgress:
+        # Reports of what no longer runs are dropped with it.
+        key = report.task_id, report.attempt
+        attempt = attempt_message(key, self.running[key].job.claim)
+        return pb.AttemptProgress(attempt=attempt, fraction=report.progress, note=report.note)
 
 
 def _take(waiting: dict[Key, W], message_of: Callable[[W], M]) -> list[M]:

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 from taskd.client.calls import Metadata
@@ -226,8 +227,9 @@ class Shift:
             self._welcome(session, message.welcome)
         elif message.HasField("tasks"):
             self._pauses.reset()
-            for task in message.tasks.tasks:
-                self.hands.take(session, task_of(task))
+            # A server of before has none.
+            for task, claim in zip(message.tasks.tasks, chain(message.tasks.claims, repeat(0)), strict=False):
+                self.hands.take(session, task_of(task), claim)
             self._fencing.wake()
         elif message.HasField("cancel"):
             self.hands.stop(session, message.cancel)

@@ -22,10 +22,12 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from taskd.rpc.calls import Context, Handler
 from taskd.rpc.peers import Peers, TooMuchUnread
+from taskd.runtime.supervisor import Supervisor
 
 logger = logging.getLogger("taskd.grpc")
 
 _CORE: Any = cygrpc
+_BASE: Any = getattr(_CORE, "AioServer", object)
 _PARAMETERS = {
     "_handle_rpc": (
         "method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"
@@ -53,6 +55,7 @@ def make_server(
     others: grpc.GenericRpcHandler,
     options: Mapping[str, Any],
     peers: Peers,
+    supervisor: Supervisor,
 ) -> grpc.aio.Server:
     """Return a server that has not started.
 
@@ -62,6 +65,7 @@ def make_server(
         others: has a handler for whatever is none of these.
         options: see `grpc.aio.server`.
         peers: says who may send.
+        supervisor: owns the calls.
     """
     given = list(options.items())
     server: Any = grpc.aio.server(options=given)
@@ -72,7 +76,7 @@ def make_server(
             for name, handler in methods.items()
         }
         # As grpc.aio.Server makes its own, which is let go without having been started.
-        server._server = _accepting()(asyncio.get_running_loop(), paths, others, given, peers)
+        server._server = Accepting(asyncio.get_running_loop(), paths, others, given, peers, supervisor)
     else:
         logger.warning("grpcio %s accepts calls in a way of its own: a caller can disturb it", grpc.__version__)
     server.add_generic_rpc_handlers((others,))
@@ -82,68 +86,58 @@ def make_server(
     return found
 
 
-def _accepting() -> Any:
-    """Return the class of servers; made when it is wanted: a grpcio that is built otherwise may have no such base."""
+class Accepting(_BASE):  # type: ignore[misc]
+    """A server that answers its calls past grpcio's loop."""
 
-    class Accepting(_CORE.AioServer):  # type: ignore[misc]
-        """A server that answers its calls past grpcio's loop."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        paths: Mapping[bytes, Handler],
+        others: grpc.GenericRpcHandler,
+        options: list[tuple[str, Any]],
+        peers: Peers,
+        supervisor: Supervisor,
+    ) -> None:
+        super().__init__(loop, None, (), (), tuple(options), None)
+        self._own_loop = loop
+        self._paths = paths
+        self._others = _CORE._MethodResolver([others], {})
+        self._peers = peers
+        self._supervisor = supervisor
 
-        def __init__(
-            self,
-            loop: asyncio.AbstractEventLoop,
-            paths: Mapping[bytes, Handler],
-            others: grpc.GenericRpcHandler,
-            options: list[tuple[str, Any]],
-            peers: Peers,
-        ) -> None:
-            super().__init__(loop, None, (), (), tuple(options), None)
-            self._own_loop = loop
-            self._paths = paths
-            self._others = _CORE._MethodResolver([others], {})
-            self._peers = peers
-            self._answering: set[asyncio.Task[None]] = set()
+    async def _request_call(self) -> Any:
+        """Answer calls of what does not exist; return none. Ends with core's error when the server stops."""
+        while True:
+            state = await super()._request_call()
+            # The path stays unread, and so does what is sent.
+            self._spawn(_CORE._handle_rpc("other", self._others, (), state, self._own_loop, False), state)
 
-        async def _request_call(self) -> Any:
-            """Answer calls of what does not exist; return none. Ends with core's error when the server stops."""
-            while True:
-                state = await super()._request_call()
-                # The path stays unread, and so does what is sent.
-                self._spawn(_CORE._handle_rpc("other", self._others, (), state, self._own_loop, False), state)
+    async def _request_registered_call(self, path: bytes) -> Any:
+        """Answer calls of a method; return none. Ends as above."""
+        handler, name = self._paths[path], path.decode()
+        while True:
+            state = await super()._request_registered_call(path)
+            self._spawn(self._run(name, handler, state), state)
 
-        async def _request_registered_call(self, path: bytes) -> Any:
-            """Answer calls of a method; return none. Ends as above."""
-            handler, name = self._paths[path], path.decode()
-            while True:
-                state = await super()._request_registered_call(path)
-                self._spawn(_in_turn(self._peers, name, handler, state, self._own_loop), state)
+    def _spawn(self, call: Coroutine[Any, Any, None], state: Any) -> None:
+        # It also has the call cancelled when its caller goes away.
+        whole = _CORE._schedule_rpc_coro(call, state, self._own_loop, "taskd")
+        self._supervisor.spawn(whole, "grpc call")
 
-        def _spawn(self, call: Coroutine[Any, Any, None], state: Any) -> None:
-            # It also has the call cancelled when its caller goes away.
-            whole = _CORE._schedule_rpc_coro(call, state, self._own_loop, "taskd")
-            task = self._own_loop.create_task(whole, name="grpc call")
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
-
-    return Accepting
-
-
-async def _in_turn(
-    peers: Peers, name: str, handler: Handler, state: Any, loop: asyncio.AbstractEventLoop
-) -> None:
-    """Answer a call of a method once its connection has a turn."""
-    peer = _CORE._ServicerContext(state, None, None, loop).peer()
-    arrived: Callable[[], None] | None = None
-    try:
-        arrived = await peers.enter(peer)
-        noting = _noting(handler, arrived)
-    except TooMuchUnread as error:
-        noting = _refusing(error)
-    try:
-        resolver = _CORE._MethodResolver([], {name: noting})
-        await _CORE._handle_rpc(name, resolver, (), state, loop, False)
-    finally:
-        if arrived is not None:
-            arrived()
+    async def _run(self, name: str, handler: Handler, state: Any) -> None:
+        peer = _CORE._ServicerContext(state, None, None, self._own_loop).peer()
+        arrived: Callable[[], None] | None = None
+        try:
+            arrived = await self._peers.enter(peer)
+            noting = _noting(handler, arrived)
+        except TooMuchUnread as error:
+            noting = _refusing(error)
+        try:
+            resolver = _CORE._MethodResolver([], {name: noting})
+            await _CORE._handle_rpc(name, resolver, (), state, self._own_loop, False)
+        finally:
+            if arrived is not None:
+                arrived()
 
 
 def _noting(handler: Any, arrived: Callable[[], None]) -> Handler:

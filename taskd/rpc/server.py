@@ -36,7 +36,7 @@ logger = logging.getLogger("taskd.grpc")
 MAX_STREAMS = 1000
 """Calls that are open at once on one connection (RFC 9113 6.5.2); a client waits with more."""
 
-MAX_CONNECTIONS = 2000
+MAX_CONNECTIONS = 10_000
 """Connections at once; core closes others as it accepts them."""
 
 BEGINS_WITHIN = 10.0
@@ -155,7 +155,7 @@ class GrpcServer:
     async def _serve(self, address: str) -> int:
         """Begin to take calls; return the port."""
         services = {**self._services, **self._health.handlers(), **self._reflection()}
-        server = make_server(services, self._calls.others(), OPTIONS, self._peers)
+        server = make_server(services, self._calls.others(), OPTIONS, self._peers, self._supervisor)
         if self._tls is None:
             port = server.add_insecure_port(address)
         else:

@@ -18,7 +18,6 @@ from taskd.v1 import taskd_pb2 as pb
 from taskd.worker.context import MAX_NOTE
 from taskd.worker.crews import Crews
 from taskd.worker.plan import Stop
-from taskd.worker.pool import Key
 from taskd.worker.result import (
     MAX_MESSAGE,
     MAX_TYPE,
@@ -30,7 +29,7 @@ from taskd.worker.result import (
     check_result,
     clean_text,
 )
-from taskd.worker.session import Outgoing, Session
+from taskd.worker.session import Outgoing, Session, Turn
 
 HELLO_WITHIN = 10.0
 """Seconds from the stream's beginning to its first message."""
@@ -169,7 +168,7 @@ async def _hello(requests: AsyncIterator[pb.WorkRequest]) -> pb.Hello:
     return first.hello
 
 
-def _checked(hello: pb.Hello) -> tuple[tuple[str, ...], float, list[Key]]:
+def _checked(hello: pb.Hello) -> tuple[tuple[str, ...], float, list[Turn]]:
     """Return the kinds, the lease and what runs."""
     faults: list[Fault] = []
     if not 1 <= len(hello.kinds) <= MOST_KINDS:
@@ -186,18 +185,18 @@ def _checked(hello: pb.Hello) -> tuple[tuple[str, ...], float, list[Key]]:
         faults.append(Fault("hello.name", bad.message))
     if len(hello.running) > 2 * MOST_SLOTS:
         faults.append(Fault("hello.running", f"must have at most {2 * MOST_SLOTS} items"))
-    running = [_key(attempt, f"hello.running[{number}]", faults) for number, attempt in enumerate(hello.running)]
+    running = [_turn(attempt, f"hello.running[{number}]", faults) for number, attempt in enumerate(hello.running)]
     if faults:
         raise Invalid(faults)
     return tuple(sorted(set(hello.kinds))), lease, running
 
 
-def _key(attempt: pb.Attempt, field: str, faults: list[Fault]) -> Key:
+def _turn(attempt: pb.Attempt, field: str, faults: list[Fault]) -> Turn:
     found = _ID.read(attempt.task_id)
     if isinstance(found, Bad):
         faults.append(Fault(f"{field}.task_id", found.message))
-        return UUID(int=0), 0
-    return found, attempt.attempt
+        return UUID(int=0), 0, 0
+    return found, attempt.attempt, attempt.claim
 
 
 async def _read(session: Session, stream: int, requests: AsyncIterator[pb.WorkRequest]) -> None:
@@ -207,35 +206,35 @@ async def _read(session: Session, stream: int, requests: AsyncIterator[pb.WorkRe
         session.heard()
         what = request.WhichOneof("message")
         if what == "results":
-            for key, ended in _results(request.results):
-                session.result(key, ended)
+            for turn, ended in _results(request.results):
+                session.result(turn, ended)
             await session.room()
         elif what == "progress":
-            for key, fraction, note in _reports(request.progress):
-                session.progress(key, fraction, note)
+            for turn, fraction, note in _reports(request.progress):
+                session.progress(turn, fraction, note)
         elif what == "leave":
             session.leave()
         elif what == "hello":
             raise Invalid([Fault("hello", "comes once")])
 
 
-def _results(results: pb.Results) -> list[tuple[Key, Ended]]:
+def _results(results: pb.Results) -> list[tuple[Turn, Ended]]:
     faults: list[Fault] = []
     if len(results.results) > MOST_ENTRIES:
         raise Invalid([Fault("results", f"must have at most {MOST_ENTRIES} items")])
     found = []
     for number, result in enumerate(results.results):
         field = f"results[{number}]"
-        key = _key(result.attempt, f"{field}.attempt", faults)
+        turn = _turn(result.attempt, f"{field}.attempt", faults)
         outcome = result.WhichOneof("outcome")
         if outcome is None:
             faults.append(Fault(f"{field}.outcome", "must be given"))
         elif outcome == "result":
-            found.append((key, _returned(result.result)))
+            found.append((turn, _returned(result.result)))
         elif outcome == "failure":
-            found.append((key, _failed(result.failure)))
+            found.append((turn, _failed(result.failure)))
         else:
-            found.append((key, GivenBack()))
+            found.append((turn, GivenBack()))
     if faults:
         raise Invalid(faults)
     return found
@@ -258,17 +257,17 @@ def _failed(failure: pb.AttemptFailure) -> Failed:
     return Failed(name, clean_text(failure.message, MAX_MESSAGE), after, failure.final)
 
 
-def _reports(progress: pb.Progress) -> Iterator[tuple[Key, float, str | None]]:
+def _reports(progress: pb.Progress) -> Iterator[tuple[Turn, float, str | None]]:
     if len(progress.reports) > MOST_ENTRIES:
         raise Invalid([Fault("progress", f"must have at most {MOST_ENTRIES} items")])
     faults: list[Fault] = []
     found = []
     for number, report in enumerate(progress.reports):
         field = f"progress[{number}]"
-        key = _key(report.attempt, f"{field}.attempt", faults)
+        turn = _turn(report.attempt, f"{field}.attempt", faults)
         if not 0 <= report.fraction <= 1:
             faults.append(Fault(f"{field}.fraction", "must be a number from 0 to 1"))
-        found.append((key, report.fraction, clean_text(report.note, MAX_NOTE) if report.HasField("note") else None))
+        found.append((turn, report.fraction, clean_text(report.note, MAX_NOTE) if report.HasField("note") else None))
     if faults:
         raise Invalid(faults)
     return iter(found)
@@ -286,21 +285,21 @@ async def _write(session: Session, stream: int, send: Send) -> None:
 
 def _messages(outgoing: Outgoing) -> Iterator[Answer]:
     """Yield what is to be said, tasks in messages of at most about `TASKS_BYTES`."""
-    batch: list[pb.Task] = []
-    size = 0
-    for task in outgoing.tasks:
+    batch, size = pb.Tasks(), 0
+    for task, claim in zip(outgoing.tasks, outgoing.claims, strict=True):
         message = task_message(task)
-        if batch and size + message.ByteSize() > TASKS_BYTES:
-            yield pb.WorkResponse(tasks=pb.Tasks(tasks=batch))
-            batch, size = [], 0
-        batch.append(message)
+        if size and size + message.ByteSize() > TASKS_BYTES:
+            yield pb.WorkResponse(tasks=batch)
+            batch, size = pb.Tasks(), 0
+        batch.tasks.append(message)
+        batch.claims.append(claim)
         size += message.ByteSize()
-    if batch:
-        yield pb.WorkResponse(tasks=pb.Tasks(tasks=batch))
-    for key, why in outgoing.cancels.items():
-        yield pb.WorkResponse(cancel=pb.Cancel(attempt=_attempt(key), reason=_REASONS[why]))
+    if size:
+        yield pb.WorkResponse(tasks=batch)
+    for turn, why in outgoing.cancels.items():
+        yield pb.WorkResponse(cancel=pb.Cancel(attempt=_attempt(turn), reason=_REASONS[why]))
     if outgoing.acks:
-        settled = [pb.SettledResult(attempt=_attempt(key), accepted=accepted) for key, accepted in outgoing.acks]
+        settled = [pb.SettledResult(attempt=_attempt(turn), accepted=accepted) for turn, accepted in outgoing.acks]
         yield pb.WorkResponse(settled=pb.Settled(results=settled))
     if outgoing.drain is not None:
         yield pb.WorkResponse(drain=pb.Drain(within=duration(outgoing.drain)))
@@ -308,8 +307,8 @@ def _messages(outgoing: Outgoing) -> Iterator[Answer]:
         yield pb.WorkResponse(ping=pb.Ping())
 
 
-def _attempt(key: Key) -> pb.Attempt:
-    return pb.Attempt(task_id=str(key[0]), attempt=key[1])
+def _attempt(turn: Turn) -> pb.Attempt:
+    return pb.Attempt(task_id=str(turn[0]), attempt=turn[1], claim=turn[2])
 
 
 def _welcome(session: Session, resumed: bool) -> pb.WorkResponse:

@@ -24,10 +24,10 @@ from taskd.worker.execute import Executor
 from taskd.worker.job import Job
 from taskd.worker.lease import LeaseKeeper
 from taskd.worker.plan import Stop
-from taskd.worker.pool import Early, Key
+from taskd.worker.pool import Early
 from taskd.worker.ports import Queue
 from taskd.worker.reporter import Reporter
-from taskd.worker.session import Session, limits_of
+from taskd.worker.session import Session, Turn, limits_of
 
 logger = logging.getLogger("taskd.worker")
 
@@ -197,7 +197,7 @@ class Crews:
         session.leaving = False
         return session
 
-    def attach(self, session: Session, running: Sequence[Key]) -> int:
+    def attach(self, session: Session, running: Sequence[Turn]) -> int:
         """Begin a stream of a session, and look for tasks for it."""
         stream = session.attach(running)
         self._crews[session.kinds].dispatcher.wake()

@@ -14,6 +14,8 @@ class Job:
 
     task: Task
     lease: UUID
+    claim: int = 0
+    """What a server that has it done here calls this turn."""
 
     @property
     def key(self) -> tuple[UUID, int]:

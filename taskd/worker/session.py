@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from uuid import uuid4
+from itertools import count
+from uuid import UUID, uuid4
 
 from taskd.clock import Clock
 from taskd.domain.model import Task, User
@@ -26,6 +27,9 @@ from taskd.worker.plan import Limits, Stop
 from taskd.worker.pool import Early, Key, Pool
 from taskd.worker.reporter import Reporter
 from taskd.worker.result import Ended, Failed, GivenBack
+
+Turn = tuple[UUID, int, int]
+"""A task's id, the number of the attempt, and that of its claim: 0 from a worker that does not repeat it."""
 
 MOST_ACKS = 10_000
 """Acknowledgements that may wait for a worker which does not read; no more of its results are taken meanwhile."""
@@ -41,11 +45,16 @@ def limits_of(job: Job) -> Limits:
 class RemoteAttempt(BaseAttempt):
     """An attempt that a worker elsewhere runs: it can only be told, and ends with the worker's word."""
 
-    def __init__(self, job: Job, session: Session) -> None:
+    def __init__(self, job: Job, session: Session, claim: int) -> None:
         super().__init__(job, limits_of(job))
+        self.turn: Turn = (*job.key, claim)
         self.judged = False
         """Whether its outcome is settled: what the worker says of it from then on comes too late."""
         self._session = session
+
+    def is_turn(self, turn: Turn) -> bool:
+        """Return whether a worker means this one."""
+        return turn == self.turn or (turn[2] == 0 and turn[:2] == self.turn[:2])
 
     def _start(self, supervisor: Supervisor) -> None:
         """Have it handed out."""
@@ -70,8 +79,10 @@ class Outgoing:
     """What is to be said to a worker."""
 
     tasks: list[Task] = field(default_factory=list)
-    cancels: dict[Key, Stop] = field(default_factory=dict)
-    acks: list[tuple[Key, bool]] = field(default_factory=list)
+    claims: list[int] = field(default_factory=list)
+    """The number of each one's claim."""
+    cancels: dict[Turn, Stop] = field(default_factory=dict)
+    acks: list[tuple[Turn, bool]] = field(default_factory=list)
     drain: float | None = None
     ping: bool = False
 
@@ -110,7 +121,10 @@ class Session:
         self.kinds = kinds
         self.lease = lease
         self.name = name
-        self.pool = Pool(lambda job: RemoteAttempt(job, self), executor, reporter, supervisor, slots, on_free, early)
+        claims = count(1)
+        self.pool = Pool(
+            lambda job: RemoteAttempt(job, self, next(claims)), executor, reporter, supervisor, slots, on_free, early
+        )
         self.leaving = False
         """It wants no more tasks."""
         self.over = False
@@ -179,31 +193,34 @@ class Session:
             return
         self._handed_out[attempt.job.key] = attempt
         self._outgoing.tasks.append(attempt.job.task)
+        self._outgoing.claims.append(attempt.turn[2])
         self.woken.set()
 
     def ask_to_stop(self, attempt: RemoteAttempt) -> None:
         """Say that an attempt is to stop, and why."""
         key = attempt.job.key
         if self._handed_out.get(key) is attempt and attempt.ended is None and attempt.stopped is not None:
-            self._outgoing.cancels[key] = attempt.stopped
+            self._outgoing.cancels[attempt.turn] = attempt.stopped
             self.woken.set()
 
     def settle(self, attempt: RemoteAttempt, stored: bool) -> None:
         """Acknowledge the result of an attempt, if it has come."""
         key = attempt.job.key
         if attempt.ended is not None and self._handed_out.get(key) is attempt:
-            self._acknowledge(key, stored)
+            self._acknowledge(attempt.turn, stored)
 
-    def _acknowledge(self, key: Key, accepted: bool) -> None:
-        self._outgoing.acks.append((key, accepted))
-        self._handed_out.pop(key, None)
+    def _acknowledge(self, turn: Turn, accepted: bool) -> None:
+        self._outgoing.acks.append((turn, accepted))
+        attempt = self._handed_out.get(turn[:2])
+        if attempt is not None and attempt.is_turn(turn):
+            del self._handed_out[turn[:2]]
         if len(self._outgoing.acks) >= MOST_ACKS:
             self._room.clear()
         self.woken.set()
 
     # For its stream.
 
-    def attach(self, running: Sequence[Key]) -> int:
+    def attach(self, running: Sequence[Turn]) -> int:
         """Begin a stream, and return its number. What it was given and does not know of, it never got.
 
         Args:
@@ -212,20 +229,22 @@ class Session:
         self._stream += 1
         self.attached = True
         self.heard()
-        known = set(running)
+        strange = set(running)
         self._outgoing = Outgoing(drain=self._drain)
         self._room.set()
         # The stream before this one is told too, and finds that it is over.
         before, self.woken = self.woken, asyncio.Event()
         before.set()
         for key, attempt in tuple(self._handed_out.items()):
-            if key not in known:
+            known = {turn for turn in (attempt.turn, (*key, 0)) if turn in strange}
+            strange -= known
+            if not known:
                 attempt.end(GivenBack())
                 del self._handed_out[key]
             elif attempt.stopped is not None:
-                self._outgoing.cancels[key] = attempt.stopped
-        for key in known - self._handed_out.keys():
-            self._outgoing.cancels[key] = Stop.LOST
+                self._outgoing.cancels[attempt.turn] = attempt.stopped
+        for turn in strange:
+            self._outgoing.cancels[turn] = Stop.LOST
         self.woken.set()
         return self._stream
 
@@ -255,23 +274,23 @@ class Session:
         """It has left in order: what is still open was not done."""
         self._end_all(GivenBack())
 
-    def result(self, key: Key, ended: Ended) -> None:
+    def result(self, turn: Turn, ended: Ended) -> None:
         """Take its word on how an attempt ended."""
-        attempt = self._handed_out.get(key)
-        if attempt is None:
+        attempt = self._handed_out.get(turn[:2])
+        if attempt is None or not attempt.is_turn(turn):
             self.refused += 1
-            self._acknowledge(key, False)
+            self._acknowledge(turn, False)
         elif attempt.ended is None:
             attempt.end(ended)
             # What was stopped and did not answer in time was judged without its word.
             if attempt.judged:
-                self._acknowledge(key, False)
+                self._acknowledge(turn, False)
 
-    def progress(self, key: Key, fraction: float, note: str | None) -> None:
+    def progress(self, turn: Turn, fraction: float, note: str | None) -> None:
         """Take its word on how far an attempt is; of one that is not its own nothing is known."""
-        attempt = self._handed_out.get(key)
-        if attempt is not None and attempt.ended is None:
-            self._reporter.put(Report(*key, attempt.job.lease, fraction, note))
+        attempt = self._handed_out.get(turn[:2])
+        if attempt is not None and attempt.is_turn(turn) and attempt.ended is None:
+            self._reporter.put(Report(*attempt.job.key, attempt.job.lease, fraction, note))
 
     async def room(self) -> None:
         """Wait while too much is to be said to it already."""

@@ -33,12 +33,12 @@ let leaving = false; // this worker stops
 let drained = false; // the server stops
 let stream = null;
 
-const keyOf = ({ task_id, attempt }) => `${task_id} ${attempt}`;
+const keyOf = ({ task_id, attempt, claim }) => `${task_id} ${attempt} ${claim}`;
 const duration = (seconds) => ({ seconds: Math.floor(seconds), nanos: Math.round((seconds % 1) * 1e9) });
 const send = (message) => stream?.write(message);
 
-async function run(task) {
-  const attempt = { task_id: task.id, attempt: task.attempt };
+async function run(task, claim) {
+  const attempt = { task_id: task.id, attempt: task.attempt, claim };
   const abort = new AbortController();
   const progress = (fraction, note) => send({ progress: { reports: [{ attempt, fraction, note }] } });
   running.set(keyOf(attempt), { attempt, abort });
@@ -70,7 +70,7 @@ function receive({ message, ...answer }) {
     if (owed.size) send({ results: { results: [...owed.values()] } });
     if (leaving) send({ leave: {} });
   } else if (message === 'tasks') {
-    for (const task of answer.tasks.tasks) run(task);
+    answer.tasks.tasks.forEach((task, n) => run(task, answer.tasks.claims[n]));
   } else if (message === 'cancel') {
     running.get(keyOf(answer.cancel.attempt))?.abort.abort();
   } else if (message === 'settled') {

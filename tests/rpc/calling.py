@@ -146,10 +146,12 @@ async def answering(service: Service, *, gate: Gate | None = None, **options: An
     """Serve a service as `TaskService`, through `Calls`, and nothing else."""
     catalog = Catalog()
     port = 0
-    peers = Peers(lambda doomed: sever(doomed, port), Supervisor())
+    supervisor = Supervisor()
+    peers = Peers(lambda doomed: sever(doomed, port), supervisor)
     calls = Calls(gate or trusting(), catalog, peers, **options)
     descriptor = pb.DESCRIPTOR.services_by_name["TaskService"]
-    server = make_server({descriptor.full_name: calls.handlers(descriptor, service)}, calls.others(), {}, peers)
+    services = {descriptor.full_name: calls.handlers(descriptor, service)}
+    server = make_server(services, calls.others(), {}, peers, supervisor)
     port = server.add_insecure_port("127.0.0.1:0")
     address = f"127.0.0.1:{port}"
     await server.start()

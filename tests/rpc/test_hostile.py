@@ -264,9 +264,7 @@ async def test_a_flood_keeps_nobody_from_being_answered_and_leaves_nothing(app: 
 
 
 @pytest.mark.parametrize("said", [b"", PREFACE[:10], PREFACE, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"])
-async def test_who_does_not_begin_is_closed(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, said: bytes
-) -> None:
+async def test_who_does_not_begin_is_closed(database_url: str, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     option(monkeypatch, "grpc.server_handshake_timeout_ms", 100)
     async with taskd(database_url) as app, calling(app.grpc_address) as ann:
         async with connected(ann.channel_address, said) as raw:

@@ -138,7 +138,8 @@ async def test_a_cancelled_task_is_to_be_stopped(app: Taskd, stream: Stream) -> 
     [task] = await stream.tasks()
     await app.tasks.cancel(made.id)
     cancel = await stream.hear("cancel")
-    assert (cancel.attempt, cancel.reason) == (attempt_of(task), pb.CANCEL_REASON_CANCELLED)
+    assert (cancel.attempt.task_id, cancel.attempt.attempt) == (task.id, 1)
+    assert cancel.reason == pb.CANCEL_REASON_CANCELLED
     assert await stream.settle(released(task)) == {(task.id, 1): True}
     await reaches(app, made, Status.CANCELLED)
 

@@ -67,6 +67,40 @@ async def test_a_stream_that_is_broken_off_after_the_leave_is_not_closed(app: Ta
     await reaches(app, made, Status.DONE)
 
 
+async def test_the_first_turns_result_is_not_taken_for_the_seconds(app: Taskd) -> None:
+    made = await app.tasks.create("t", kind="k")
+    async with working(app) as first:
+        welcome = await first.hello("k", slots=2)
+        tasks = await first.hear("tasks")
+        [task], [claim] = tasks.tasks, tasks.claims
+        [session] = _sessions(app)
+        await app.tasks.cancel(made.id)
+        await first.hear("cancel")
+        await reaches(app, made, Status.CANCELLED)
+        # Its acknowledgement and the next turn are not read before the break; attempts are counted anew.
+        await first.say(results=pb.Results(results=[done(task, '"old"')]))
+        await eventually(lambda: not session._handed_out)
+        await app.tasks.retry(made.id)
+        await eventually(lambda: session._handed_out)
+    await eventually(lambda: not session.attached)
+    turn = pb.Attempt(task_id=task.id, attempt=1, claim=claim)
+    async with working(app) as second:
+        again = await second.hello("k", slots=2, session=welcome.session, running=[turn])
+        assert again.resumed
+        await second.say(results=pb.Results(results=[pb.Result(attempt=turn, result='"old"')]))
+        cancel = await second.hear("cancel")
+        assert (cancel.attempt, cancel.reason) == (turn, pb.CANCEL_REASON_LOST)
+        said = [await second.hear(), await second.hear()]
+        [settled] = [one for one in said if isinstance(one, pb.Settled)]
+        assert [(one.attempt, one.accepted) for one in settled.results] == [(turn, False)]
+        # The second turn never came: it is given back, and comes again.
+        [[again_claim]] = [one.claims for one in said if isinstance(one, pb.Tasks)]
+        assert again_claim != claim
+        result = pb.Result(attempt=pb.Attempt(task_id=task.id, attempt=1, claim=again_claim), result='"new"')
+        assert await second.settle(result) == {(task.id, 1): True}
+    assert (await reaches(app, made, Status.DONE)).result == "new"
+
+
 def _sessions(app: Taskd) -> list[Session]:
     return list(app.parts.worker.crews.sessions)  # type: ignore[union-attr]
 

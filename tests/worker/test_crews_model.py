@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskd.domain.model import Status, User
-from taskd.worker.pool import Key
 from taskd.worker.result import Failed, GivenBack, Returned
-from taskd.worker.session import Session
+from taskd.worker.session import Session, Turn
 from tests.waiting import eventually
 from tests.worker.model import FakeClock, Rig, running
 
@@ -37,8 +36,8 @@ class Far:
     def __init__(self, rig: Rig, slots: int) -> None:
         self.rig = rig
         self.slots = slots
-        self.held: set[Key] = set()
-        self.settled: list[tuple[Key, bool]] = []
+        self.held: set[Turn] = set()
+        self.settled: list[tuple[Turn, bool]] = []
         self.session: Session = rig.worker.crews.open(USER, ("work",), slots, 30.0, "far")
         self.stream: int | None = rig.worker.crews.attach(self.session, ())
 
@@ -47,20 +46,20 @@ class Far:
         if self.stream is None:
             return
         said = self.session.fetch()
-        for task in said.tasks:
-            assert (task.id, task.attempt) not in self.held
-            self.held.add((task.id, task.attempt))
+        for task, claim in zip(said.tasks, said.claims, strict=True):
+            assert (task.id, task.attempt) not in {turn[:2] for turn in self.held}
+            self.held.add((task.id, task.attempt, claim))
         assert len(self.held) <= self.slots
         # What it is taken to run, it knows of.
-        assert {key for key, one in self.session._handed_out.items() if one.ended is None} <= self.held
+        assert {one.turn for one in self.session._handed_out.values() if one.ended is None} <= self.held
         # It stops at once what it is to stop.
-        for key in said.cancels:
-            self.answer(key, GivenBack())
+        for turn in said.cancels:
+            self.answer(turn, GivenBack())
         self.settled += said.acks
 
-    def answer(self, key: Key, ended: Any) -> None:
-        self.held.discard(key)
-        self.session.result(key, ended)
+    def answer(self, turn: Turn, ended: Any) -> None:
+        self.held.discard(turn)
+        self.session.result(turn, ended)
 
     def cut(self, *, closed: bool = False) -> None:
         if self.stream is not None:
@@ -118,7 +117,7 @@ class World:
             key = sorted(far.held)[number % len(far.held)]
             if what == "cancel":
                 self.cancelled.add(key[0])
-                self.rig.worker.cancel(*key)
+                self.rig.worker.cancel(*key[:2])
             else:
                 far.answer(key, ENDS[("done", "failed", "released").index(what)])
 

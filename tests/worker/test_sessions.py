@@ -41,8 +41,8 @@ async def fetched(session: Session, number: int = 1) -> list[Task]:
     return found
 
 
-def key_of(task: Task) -> tuple[UUID, int]:
-    return task.id, task.attempt
+def key_of(task: Task, claim: int = 0) -> tuple[UUID, int, int]:
+    return task.id, task.attempt, claim
 
 
 class Gate:
@@ -225,7 +225,7 @@ async def test_a_cancellation_that_the_log_tells_of_is_said_to_the_worker() -> N
         [task] = await fetched(session)
         asked = replace(rig.store.tasks[task_id], version=3, cancel_requested_at=EPOCH)
         rig.worker.observe([Event(LOG_START, EventType.UPDATED, asked, EPOCH)])
-        assert session.fetch().cancels == {key_of(task): plan.Stop.CANCEL}
+        assert session.fetch().cancels == {key_of(task, 1): plan.Stop.CANCEL}
         session.result(key_of(task), DONE)
         await eventually(lambda: rig.store.status(task_id) is Status.CANCELLED)
 
@@ -269,4 +269,4 @@ async def test_a_final_failure_is_not_tried_again() -> None:
         [task] = await fetched(session)
         session.result(key_of(task), Failed("Oops", "no luck", final=True))
         await eventually(lambda: rig.store.status(task_id) is Status.FAILED)
-        assert session.fetch().acks == [(key_of(task), True)]
+        assert session.fetch().acks == [(key_of(task, 1), True)]
