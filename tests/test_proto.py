@@ -13,6 +13,7 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from taskd.rpc.tasks import TaskCalls
+from taskd.rpc.tokens import TokenCalls
 from taskd.rpc.work import WorkCalls
 from taskd.v1 import status_pb2, taskd_pb2, taskd_pb2_grpc
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 BUF = Path(sys.executable).parent / "buf"
 COMMITTED = {file.name: file for file in (taskd_pb2.DESCRIPTOR, status_pb2.DESCRIPTOR)}
 METHODS = [method for service in taskd_pb2.DESCRIPTOR.services_by_name.values() for method in service.methods]
-CALLS = {"TaskService": TaskCalls, "WorkerService": WorkCalls}
+CALLS = {"TaskService": TaskCalls, "WorkerService": WorkCalls, "TokenService": TokenCalls}
 
 
 def buf(*words: str) -> bytes:

@@ -16,7 +16,6 @@ When the client is gone, a stream ends. Any other request goes on to its end: a 
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 
 from taskd import log
@@ -28,7 +27,7 @@ from taskd.http1.parser import Body, End, NeedData, Parser
 from taskd.metrics.catalog import OTHER, UNMATCHED
 from taskd.runtime.descriptors import reset
 from taskd.web.answers import PIECE, StreamSink, first_piece, stream_head
-from taskd.web.host import Host
+from taskd.web.host import Host, Phase
 from taskd.web.message import Request, Response, Stream
 from taskd.web.middleware import known_method
 from taskd.web.problem import of_status
@@ -46,17 +45,6 @@ LEAST = 16 * 1024
 """Bytes that a client must take of an answer in the time that it has; one that takes less does not read."""
 
 
-
-
-class Phase(enum.Enum):
-    """What a connection is at."""
-
-    IDLE = "between requests"
-    HEAD = "reading a head"
-    BODY = "reading a body"
-    ANSWER = "answering"
-    LINGER = "reading what is left, to throw it away"
-    CLOSING = "sending what is left"
 
 
 class Connection(asyncio.Protocol):

@@ -1,7 +1,8 @@
-"""What a connection needs of the server that it is one of."""
+"""What a connection is at, and what it needs of the server that it is one of."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -28,6 +29,17 @@ class Times:
     idle: float = 75.0
     write: float = 30.0
     linger: float = 5.0
+
+
+class Phase(enum.Enum):
+    """What a connection is at."""
+
+    IDLE = "between requests"
+    HEAD = "reading a head"
+    BODY = "reading a body"
+    ANSWER = "answering"
+    LINGER = "reading what is left, to throw it away"
+    CLOSING = "sending what is left"
 
 
 class Host(Protocol[C]):

@@ -11,7 +11,7 @@ import pytest
 
 from taskd.http1.limits import Limits
 from taskd.web import server as server_module
-from taskd.web.connection import Phase
+from taskd.web.host import Phase
 from taskd.web.message import Answer, Request, Response
 from tests.waiting import eventually
 from tests.web.serving import Client, Held, Serving, request, serving

@@ -23,9 +23,6 @@ PAGE = (Path(__file__).parent.parent.parent / "docs" / "grpc.md").read_text("utf
 OF_REST = {errors.NotAcceptable, errors.UnsupportedMedia, errors.Rejected}
 """Never raised where gRPC is served."""
 
-OF_TOKENS = {errors.Unauthenticated, errors.RateLimited}
-"""Not raised yet."""
-
 OWN_FAULT = {errors.ConfigError, errors.StartError}
 """Told as `INTERNAL`."""
 
@@ -47,7 +44,7 @@ def test_each_error_that_a_caller_can_get_is_in_the_table() -> None:
     for found, reason in re.findall(r"^\| (?:`([A-Z_]+)`)? *\| `([A-Z_]+)` \|", PAGE, re.MULTILINE):
         code = found or code
         rows[reason] = code
-    known = {*CODE, LogChanged, SlowReader, StreamOver} - OF_REST - OF_TOKENS - OWN_FAULT
+    known = {*CODE, LogChanged, SlowReader, StreamOver} - OF_REST - OWN_FAULT
     assert rows == {
         reason_of(error): next(CODE[cls].name for cls in error.__mro__ if issubclass(cls, TaskdError) and cls in CODE)
         for error in known

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from taskd.web.connection import Phase
-from taskd.web.host import Times
+from taskd.web.host import Phase, Times
 from taskd.web.message import Answer, Request, Response
 from tests.waiting import eventually
 from tests.web.serving import Held, request, serving
