@@ -13,9 +13,11 @@ FROM python:3.13-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends binutils
 
 WORKDIR /build
+COPY requirements.lock ./
+RUN pip install -q --no-compile --no-deps --require-hashes --target /app -r requirements.lock
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY taskd taskd
-RUN pip install -q --no-compile --target /app '.[redis]'
+RUN pip install -q --no-compile --no-deps --target /app .
 # What only a debugger or a compiler wants: about a third of all.
 RUN find /app -type f -name '*.so*' -exec strip --strip-unneeded {} +
 RUN find /app -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.h' \) -delete && rm -rf /app/bin
