@@ -176,6 +176,19 @@ def serving(url: str, limit: int | None) -> Iterator[tuple[subprocess.Popen[byte
         print(f"    log: {len(lines)} lines, {len(loud)} of them warnings or errors", *loud[:3], sep="\n    ")
 
 
+def lateness(port: int) -> str:
+    """Return the bounds below which 99 %, and all, of the looks found the server's event loop late."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    counts = [(bound, int(n)) for bound, n in re.findall(r'lag_seconds_bucket{le="([^"]+)"} (\d+)', text)]
+    return ", ".join(
+        f"{share:.0%} of {counts[-1][1]} looks up to {next(b for b, n in counts if n >= share * counts[-1][1])} s"
+        for share in (0.99, 1)
+    )
+
+
 def run(name: str, url: str) -> None:
     """Run one scenario, and print its figures."""
     with serving(url, 256 if name == "descriptors" else None) as (process, port):
@@ -206,6 +219,7 @@ def run(name: str, url: str) -> None:
         print(f"    descriptors: {before[1]} before, {meter.descriptors} at most, {after[1]} after")
         if ended:
             print(f"    cut off: {len(ended)}, from {min(ended):.1f} to {max(ended):.1f} s; left: {left}")
+        print(f"    the event loop was late: {lateness(port)}")
         print(f"    took {took:.1f} s; answers {bench.crowd.answers} {bench.note}", flush=True)
 
 

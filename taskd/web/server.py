@@ -29,10 +29,14 @@ TICK = 1.0
 EXPIRED_AT_ONCE = 20
 """Connections that are ended in one turn of the event loop: each may want an answer, a fifth of a millisecond."""
 
-BACKLOG = 1024
-ACCEPTED_AT_ONCE = 16
-"""Connections that are accepted in one turn of the event loop; asyncio takes as many as the backlog is long. Until they
-are counted, and until those that make room for them are closed, two turns later, they have descriptors too."""
+BACKLOG = 4096
+"""Connections that may wait to be accepted, as far as the kernel allows (`net.core.somaxconn`). When it is full, a
+client's first packet is lost, and it tries again after a second."""
+
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted in one turn of the event loop, or an eighth of all if that is less; asyncio takes as
+many as the backlog is long. Until they are counted, and until those that make room for them are closed, two turns
+later, they have descriptors too."""
 
 MAX_CONNECTIONS = 10_000
 """HTTP connections at once; beyond it the one that matters least makes room, see `HttpServer.opened`."""
@@ -138,7 +142,8 @@ class HttpServer:
                 "ssl_shutdown_timeout": self.times.linger,
             }
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=ACCEPTED_AT_ONCE, **tls)
+        at_once = max(1, min(ACCEPTED_AT_ONCE, self._max // 8))
+        server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=at_once, **tls)
         # asyncio has listened anew, with as many as are to be accepted at once.
         listening.listen(BACKLOG)
         return server
