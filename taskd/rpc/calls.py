@@ -47,6 +47,11 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 MOST_OPEN = 1000
 """Calls with one answer that are worked on at once. Streams are not among them: they stay, and cost little."""
 
+PAGES = frozenset(("ListTasks", "SearchTasks", "ListTaskEvents", "ListEvents"))
+MOST_PAGES = 16
+"""Calls of those whose answers may be large that are worked on at once: more than read the database at once. Who does
+not take what it has is refused when its turn comes, before anything is made for it."""
+
 OTHER = "other"
 """The method, in metrics and log, of calls of what does not exist."""
 
@@ -79,6 +84,8 @@ class Calls:
         self._peers = peers
         self._most_open = most_open
         self._clock = clock
+        self._pages = asyncio.Semaphore(MOST_PAGES)
+        self._open_pages = 0
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -141,9 +148,24 @@ class Calls:
     ) -> Callable[..., Awaitable[Any]]:
         seconds = self._catalog.grpc_seconds.labels(name)
 
+        is_page = name.rpartition("/")[2] in PAGES
+
         async def run(user: User, request: bytes, context: Context) -> bytes:
             if self._open > self._most_open:
                 raise Unavailable(f"more than {self._most_open} calls at once")
+            if not is_page:
+                return await work(user, request, context)
+            # Others have the rest.
+            if self._open_pages > self._most_open // 2:
+                raise Unavailable(f"more than {self._most_open // 2} calls for pages at once")
+            self._open_pages += 1
+            try:
+                async with self._pages:
+                    return await work(user, request, context)
+            finally:
+                self._open_pages -= 1
+
+        async def work(user: User, request: bytes, context: Context) -> bytes:
             self._peers.check(context.peer())
             body = _encoded(await call(user, read(request)))
             if len(body) > MAX_ANSWER:

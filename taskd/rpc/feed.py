@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grpc
 
 from taskd.clock import Clock, monotonic
-from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
+from taskd.domain.cursor import LogCursor, decode_log_cursor
 from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.model import User
 from taskd.errors import TaskdError, Unavailable
@@ -25,8 +24,8 @@ from taskd.rpc.upstream import ANSWER_WITHIN, answered, metadata_of
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
-from taskd.service.feed import READERS, Ring
-from taskd.service.ports import Listener, Resume
+from taskd.service.feed import BaseFeed
+from taskd.service.ports import Resume
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
 
@@ -40,7 +39,8 @@ MOST = 1000
 
 NO_CONTACT = "no contact yet"
 
-class RemoteFeed:
+
+class RemoteFeed(BaseFeed):
     """Follows another process's log; implements `ports.Feed`.
 
     Until the first contact nothing is known of the log: `fault` says so, and a cursor can't be judged.
@@ -62,30 +62,13 @@ class RemoteFeed:
         silence: float = SILENCE,
         clock: Clock = monotonic,
     ) -> None:
+        super().__init__(clock)
         self._stub = TaskServiceStub(channel)
         self._user = user
         self._silence = silence
-        self._clock = clock
-        self._epoch = b""
-        self._position = LOG_START
-        self._ring = Ring(LOG_START)
-        self._ahead: float | None = None
         self._fault: str | None = NO_CONTACT
-        self._listeners: list[Listener] = []
-        self._on_reset: list[Callable[[], None]] = []
-        self._readers = asyncio.Semaphore(READERS)
         self._backoff = Backoff(0.1, 1.0)
         self._service = Periodic("upstream", self.run_once, supervisor, Backoff(0.1, 1.0))
-
-    @property
-    def position(self) -> EventKey:
-        """The key of the last event that was handed to listeners."""
-        return self._position
-
-    @property
-    def epoch(self) -> bytes:
-        """Which log it is; empty before the first contact."""
-        return self._epoch
 
     @property
     def fault(self) -> str | None:
@@ -99,20 +82,6 @@ class RemoteFeed:
     async def stop(self) -> None:
         """Follow no longer. Safe twice, and before `start`."""
         await self._service.stop()
-
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with each batch of new events; the answer ends that. Safe twice."""
-        self._listeners.append(listener)
-
-        def unsubscribe() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
-        return unsubscribe
-
-    def on_reset(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when all who follow must begin anew."""
-        self._on_reset.append(callback)
 
     async def run_once(self) -> float:
         """Follow the log until that breaks; return the seconds until the next try."""
@@ -154,11 +123,7 @@ class RemoteFeed:
             # It was sent a while ago: the clock there is ahead by this, or more.
             least = time_of(answer.now).timestamp() - self._clock()
             self._ahead = least if self._ahead is None else max(self._ahead, least)
-        self._ring.extend(events)
-        self._position = max(self._position, cursor.key)
-        if events:
-            for listener in tuple(self._listeners):
-                listener(events)
+        self._hand_on(events, max(self._position, cursor.key))
 
     def _found(self, cursor: LogCursor, recovered: bool) -> None:
         """Take note that there is a watch."""
@@ -171,11 +136,9 @@ class RemoteFeed:
             return
         if self._epoch:
             logger.error("the upstream's log is not the one that was read before; all readers must begin anew")
-        self._epoch, self._position = cursor.epoch, cursor.key
-        self._ring = Ring(cursor.key)
+        self._begin_at(cursor.epoch, cursor.key)
         # Also at the first contact: who came before it was told of no place, and may have missed something.
-        for callback in tuple(self._on_reset):
-            callback()
+        self._reset()
 
     def _lost(self, error: TaskdError) -> None:
         if self._fault in (None, NO_CONTACT):
@@ -208,18 +171,6 @@ class RemoteFeed:
                 after = decode_log_cursor(answer.cursor, "cursor").key
         return [event for event in found if event.key <= max(self._position, until)]
 
-    def age(self, at: datetime) -> float:
-        """Return the seconds since a moment of the database's clock, 0 at least."""
-        return 0.0 if self._ahead is None else max(0.0, self._clock() + self._ahead - at.timestamp())
-
-    def now(self) -> datetime | None:
-        """Return the present moment by the database's clock, or None before the first contact."""
-        return None if self._ahead is None else datetime.fromtimestamp(self._clock() + self._ahead, UTC)
-
-    def cursor(self, key: EventKey) -> str:
-        """Return the opaque text of a place."""
-        return encode_log_cursor(LogCursor(self._epoch, key))
-
     async def resume(self, text: str) -> Resume:
         """Return the place of a cursor's text.
 
@@ -228,7 +179,7 @@ class RemoteFeed:
             Unavailable: the upstream has to judge it, and is away.
         """
         cursor = decode_log_cursor(text)
-        if cursor.epoch == self._epoch and self._ring.start <= cursor.key <= self._position:
+        if self._is_near(cursor):
             return Resume(cursor.key, recovered=True)
         if not self._epoch:
             raise Unavailable("the upstream has not been reached yet")

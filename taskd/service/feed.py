@@ -121,29 +121,22 @@ class Delay:
             looks.popleft()
 
 
-class LogFeed:
-    """Follows the log of one database for one process; implements `ports.Feed`.
+class BaseFeed:
+    """What those who follow a log have in common, wherever it is: its place, its clock, and who is told.
 
-    Call `start` once the database answers, `wake` after each commit, `stop` at the end.
+    Args:
+        clock: monotonic seconds.
     """
 
-    def __init__(self, log: EventLog, supervisor: Supervisor, *, poll: float = POLL, clock: Clock = monotonic) -> None:
-        self._log = log
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._ahead: float | None = None
-        self._delay = Delay()
-        self._asked: float | None = None
-        self.poll = poll
-        """Seconds between looks when nothing asks for one."""
         self._epoch = b""
         self._position = LOG_START
         self._ring = Ring(LOG_START)
         self._listeners: list[Listener] = []
         self._on_reset: list[Callable[[], None]] = []
         self._readers = asyncio.Semaphore(READERS)
-        self._pending = Backoff(PENDING_FIRST, PENDING_CAP)
-        self._stale = False
-        self._service = Periodic("feed", self.run_once, supervisor, Backoff(0.1, 2.0))
 
     @property
     def position(self) -> EventKey:
@@ -152,8 +145,76 @@ class LogFeed:
 
     @property
     def epoch(self) -> bytes:
-        """Which log it is: eight bytes, another for another database; empty before `start`."""
+        """Which log it is: eight bytes, another for another database; empty while nothing is known of it."""
         return self._epoch
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with each batch of new events; the answer ends that. Safe twice."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the log turned out to be another one, and all who follow it must begin anew."""
+        self._on_reset.append(callback)
+
+    def age(self, at: datetime) -> float:
+        """Return the seconds since a moment of the database's clock, 0 at least.
+
+        Both clocks only measure: what the database's is ahead is taken from its answers.
+        """
+        return 0.0 if self._ahead is None else max(0.0, self._clock() + self._ahead - at.timestamp())
+
+    def now(self) -> datetime | None:
+        """Return the present moment by the database's clock, or None before the first look at it."""
+        return None if self._ahead is None else datetime.fromtimestamp(self._clock() + self._ahead, UTC)
+
+    def cursor(self, key: EventKey) -> str:
+        """Return the opaque text of a place."""
+        return encode_log_cursor(LogCursor(self._epoch, key))
+
+    def _is_near(self, cursor: LogCursor) -> bool:
+        """Return whether all behind a cursor is in memory."""
+        return cursor.epoch == self._epoch and self._ring.start <= cursor.key <= self._position
+
+    def _hand_on(self, events: Sequence[Event], position: EventKey) -> None:
+        self._ring.extend(events)
+        self._position = position
+        if events:
+            for listener in tuple(self._listeners):
+                listener(events)
+
+    def _begin_at(self, epoch: bytes, key: EventKey) -> None:
+        """Follow the log from here on, and have nothing of what was before."""
+        self._epoch, self._position = epoch, key
+        self._ring = Ring(key)
+        self._ahead = None
+
+    def _reset(self) -> None:
+        for callback in tuple(self._on_reset):
+            callback()
+
+
+class LogFeed(BaseFeed):
+    """Follows the log of one database for one process; implements `ports.Feed`.
+
+    Call `start` once the database answers, `wake` after each commit, `stop` at the end.
+    """
+
+    def __init__(self, log: EventLog, supervisor: Supervisor, *, poll: float = POLL, clock: Clock = monotonic) -> None:
+        super().__init__(clock)
+        self._log = log
+        self._delay = Delay()
+        self._asked: float | None = None
+        self.poll = poll
+        """Seconds between looks when nothing asks for one."""
+        self._pending = Backoff(PENDING_FIRST, PENDING_CAP)
+        self._stale = False
+        self._service = Periodic("feed", self.run_once, supervisor, Backoff(0.1, 2.0))
 
     @property
     def behind(self) -> float:
@@ -193,20 +254,6 @@ class LogFeed:
         self._stale = True
         self._service.wake()
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with each batch of new events; the answer ends that. Safe twice."""
-        self._listeners.append(listener)
-
-        def unsubscribe() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
-        return unsubscribe
-
-    def on_reset(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the log turned out to be another one, and all who follow it must begin anew."""
-        self._on_reset.append(callback)
-
     async def run_once(self) -> float:
         """Read what is new and hand it on; return the seconds until the next look."""
         if self._stale:
@@ -222,7 +269,7 @@ class LogFeed:
         self._set_clocks(asked, batch.now)
         self._delay.read(asked, batch, complete=len(batch.events) < BATCH)
         if batch.events:
-            self._hand_on(batch.events)
+            self._hand_on(batch.events, batch.events[-1].key)
             self._pending.reset()
         if len(batch.events) == BATCH:
             return 0.0
@@ -245,21 +292,6 @@ class LogFeed:
             events = (await self._log.read(after, limit)).events
         return [event for event in events if event.key <= max(self._position, until)]
 
-    def age(self, at: datetime) -> float:
-        """Return the seconds since a moment of the database's clock, 0 at least.
-
-        Both clocks only measure: what the database's is ahead is taken from its answers.
-        """
-        return 0.0 if self._ahead is None else max(0.0, self._clock() + self._ahead - at.timestamp())
-
-    def now(self) -> datetime | None:
-        """Return the present moment by the database's clock, or None before the first look at it."""
-        return None if self._ahead is None else datetime.fromtimestamp(self._clock() + self._ahead, UTC)
-
-    def cursor(self, key: EventKey) -> str:
-        """Return the opaque text of a place."""
-        return encode_log_cursor(LogCursor(self._epoch, key))
-
     async def resume(self, text: str) -> Resume:
         """Return the place of a cursor's text.
 
@@ -267,7 +299,7 @@ class LogFeed:
             Invalid: it is no cursor.
         """
         cursor = decode_log_cursor(text)
-        if cursor.epoch == self._epoch and self._ring.start <= cursor.key <= self._position:
+        if self._is_near(cursor):
             return Resume(cursor.key, recovered=True)
         place = await self._log.place()
         if cursor.epoch == place.epoch and place.floor <= cursor.key <= max(place.end, self._position):
@@ -283,23 +315,15 @@ class LogFeed:
         least, most = now.timestamp() - self._clock(), now.timestamp() - asked
         self._ahead = least if self._ahead is None else min(max(least, self._ahead), most)
 
-    def _hand_on(self, events: Sequence[Event]) -> None:
-        self._ring.extend(events)
-        self._position = events[-1].key
-        for listener in tuple(self._listeners):
-            listener(events)
-
     async def _begin(self) -> None:
         place = await self._log.place()
-        self._epoch, self._position = place.epoch, place.end
-        self._ring = Ring(place.end)
-        self._ahead, self._delay = None, Delay()
+        self._begin_at(place.epoch, place.end)
+        self._delay = Delay()
 
     async def _check_epoch(self) -> None:
         place = await self._log.place()
         if place.epoch != self._epoch or place.end < self._position:
             logger.error("the database is not the one that was read before; all readers must begin anew")
             await self._begin()
-            for callback in tuple(self._on_reset):
-                callback()
+            self._reset()
         self._stale = False

@@ -263,6 +263,26 @@ async def test_more_calls_at_once_than_there_may_be_are_sent_away_and_streams_ar
             watch.cancel()
 
 
+async def test_calls_for_pages_leave_half_of_the_places_to_others() -> None:
+    held, begun = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def work(*_: Any) -> pb.ListTasksResponse:
+        begun.release()
+        await held.wait()
+        return pb.ListTasksResponse()
+
+    async with answering(Service(list_tasks=work, get_task=who), most_open=4) as served:
+        calls = [served.caller.begin("ListTasks", pb.ListTasksRequest()) for _ in range(3)]
+        for _ in calls:
+            await begun.acquire()
+        assert (await served.caller.refused("ListTasks")).code is Code.UNAVAILABLE
+        await served.caller.begin("GetTask", GET)
+        held.set()
+        for call in calls:
+            await call
+        await served.caller.begin("ListTasks", pb.ListTasksRequest())
+
+
 async def test_a_service_without_a_method_of_the_proto_is_not_served() -> None:
     class Half:
         async def get_task(self, *_: Any) -> Any: ...

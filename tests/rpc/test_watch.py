@@ -314,6 +314,25 @@ async def test_far_behind_is_no_reason_to_be_sent_away() -> None:
         watch.call.cancel()
 
 
+async def test_large_events_are_read_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watching() as served:
+        limits: list[int] = []
+        read = served.log.read
+
+        async def noted(after: Any, limit: int, *until: Any) -> Any:
+            limits.append(limit)
+            return await read(after, limit, *until)
+
+        monkeypatch.setattr(served.log, "read", noted)
+        count = 3 * BEHIND // len(BIG)
+        served.log.write(*tasks(1, count, description=BIG))
+        watch = await served.greeted(after=served.cursor(0))
+        await watch.until(count)
+        assert limits[0] == 1
+        assert max(limits) * len(BIG) <= BEHIND
+        watch.call.cancel()
+
+
 async def test_another_log_ends_all_watches() -> None:
     async with watching() as served:
         watch = await served.greeted()
