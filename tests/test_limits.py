@@ -13,7 +13,7 @@ from taskd.config import SETTINGS
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "limits.md").read_text("utf-8")
 ROWS = re.findall(r"^\| (?!What|---)(.*) \|$", PAGE, re.MULTILINE)
-NAMES = sorted(set(re.findall(r"`([a-z0-9_]+(?:\.[A-Za-z0-9_]+)+)`", PAGE)))
+NAMES = sorted(set(re.findall(r"`([a-z0-9_]+(?:\.[A-Za-z0-9_]+)+)`", PAGE)) - {"module.NAME"})
 
 
 def found(name: str) -> object:
