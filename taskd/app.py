@@ -136,13 +136,13 @@ class Taskd:
 
         return Parts(self.settings, await self._database_url(), self.registry)
 
-    async def reload(self) -> None:
+    def reload(self) -> None:
         """Read the certificates again, after they were renewed; who is connected stays so.
 
         Raises:
             ConfigError: they are wrong; those from before stay in use.
         """
-        await self.parts.reload()
+        self.parts.reload()
 
     def hurry(self) -> None:
         """Wait for no running task at the end, now or when it comes."""

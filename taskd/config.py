@@ -37,6 +37,8 @@ from taskd.settings import (
 
 _POSTGRES = ("postgresql", "postgres")
 _CONFIG_VARIABLE = "TASKD_CONFIG"
+TOKEN_VARIABLE = "TASKD_TOKEN"
+"""The token of who calls a server by `taskd task`: no setting of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,9 @@ class Settings:
         "Calls of one token, in each process; those of one second may come at once.",
         "calls per second",
     )
-    ws_connections_per_user: int = _declare(Integer(1, 10_000), "8", "WebSockets of one user at once.", "connections")
+    ws_connections_per_user: int = _declare(
+        Integer(1, 10_000), "8", "WebSockets of one user at once, and streams of `GET /events`.", "connections"
+    )
     search_config: str = _declare(
         Text("the name of a text search configuration", r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?"),
         "russian",
@@ -211,6 +215,7 @@ def load(
     known = {setting.variable: setting for setting in SETTINGS.values()}
     path = toml_path or variables.pop(_CONFIG_VARIABLE, None)
     variables.pop(_CONFIG_VARIABLE, None)
+    variables.pop(TOKEN_VARIABLE, None)
     _refuse_unknown(variables, [*known, _CONFIG_VARIABLE], "variable")
 
     values = {name: _read(SETTINGS[name], raw, name) for name, raw in (defaults or {}).items()}

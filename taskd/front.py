@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from taskd.cache.memory import MemoryCache
 from taskd.cache.port import Cache
@@ -63,32 +64,40 @@ class Front:
         self.cache = self._cache(epoch) if serves else None
         self.reads = CachedReads(service, self.cache, catalog)
         self.tasks = CachedTasks(service, self.reads)
-        self.hub: Hub | None = None
-        origins = settings.cors_origins
-        callers = Callers(gate, settings.trusted_proxies)
+        names = {settings.http.host, *(urlsplit(origin).hostname or "" for origin in settings.cors_origins)}
+        callers = Callers(gate, names)
         shares = Shares.of(descriptors.limit(), MAX_CONNECTIONS, MAX_SOCKETS)
+        self.hub = self._hub(feed, gate, callers, shares) if serves else None
         if serves:
-            self.hub = Hub(
-                feed,
-                callers.admit_socket,
-                gate.hold,
-                supervisor,
-                per_user=settings.ws_connections_per_user,
-                most=shares.sockets,
-                origins=origins,
-                catalog=catalog,
+            per_user = settings.ws_connections_per_user
+            found = routes(
+                self.tasks, self.reads, feed, health, catalog, gate.hold, per_user=per_user, by_word=gate.by_word
             )
-            found = routes(self.tasks, self.reads, feed, health, catalog, gate.hold, by_word=gate.by_word)
         else:
             found = bare_routes(health, catalog)
-        upgrader = Sockets(self.hub) if self.hub else None
-        handle = application(found, callers, origins, catalog)
         self.http = HttpServer(
-            handle, supervisor, upgrader=upgrader, max_connections=shares.http, catalog=catalog, tls=tls
+            application(found, callers, settings.cors_origins, catalog),
+            supervisor,
+            upgrader=None if self.hub is None else Sockets(self.hub),
+            max_connections=shares.http,
+            catalog=catalog,
+            tls=tls,
         )
         if self.cache is not None:
             health.add("cache", self._cache_health)
         self._show()
+
+    def _hub(self, feed: Feed, gate: Gate, callers: Callers, shares: Shares) -> Hub:
+        return Hub(
+            feed,
+            callers.admit_socket,
+            gate.hold,
+            self._supervisor,
+            per_user=self._settings.ws_connections_per_user,
+            most=shares.sockets,
+            origins=self._settings.cors_origins,
+            catalog=self._catalog,
+        )
 
     def _cache(self, epoch: Callable[[], bytes]) -> Cache[View] | None:
         settings = self._settings

@@ -41,7 +41,8 @@ class Gateway:
         itself = User("gateway", Role.ADMIN, authorization=None if token is None else f"Bearer {token}")
         self.feed = RemoteFeed(self.channel, itself, self.supervisor)
         known = RemoteTokens(self.channel, itself) if settings.auth == "token" else None
-        self.gate = Gate(known, self.supervisor, rate=settings.rate_limit, catalog=self.catalog)
+        proxies = settings.trusted_proxies
+        self.gate = Gate(known, self.supervisor, rate=settings.rate_limit, proxies=proxies, catalog=self.catalog)
         self.health = PartsHealth()
         self.health.add("upstream", lambda: from_fault(self.feed.fault))
         service = RemoteTasks(self.channel)
@@ -82,11 +83,10 @@ class Gateway:
         self.health.started()
         await self.front.http.start(self.settings.http.host, self.settings.http.port)
 
-    async def reload(self) -> None:
+    def reload(self) -> None:
         """Read the certificates again; see `Parts.reload`. The upstream is shown the new one at the next start."""
         if self.tls is not None:
             self.tls.reload()
-            await self.front.http.renew()
 
     def hurry(self) -> None:
         """Nothing runs here that would be waited for."""

@@ -86,7 +86,8 @@ class Parts:
         self.census = Census(TotalsStore(self.database), self.feed, self.supervisor)
         self.tokens = TokenStore(self.database)
         known = self.tokens if self.settings.auth == "token" else None
-        self.gate = Gate(known, self.supervisor, rate=self.settings.rate_limit, catalog=self.catalog)
+        proxies = self.settings.trusted_proxies
+        self.gate = Gate(known, self.supervisor, rate=self.settings.rate_limit, proxies=proxies, catalog=self.catalog)
         self.service = TaskService(TaskStore(self.database, self.catalog), SearchStore(self.database), self.committed)
         self.health = PartsHealth()
 
@@ -235,7 +236,7 @@ class Parts:
             await self.grpc.start(settings.grpc.host, settings.grpc.port)
         await self.front.http.start(settings.http.host, settings.http.port)
 
-    async def reload(self) -> None:
+    def reload(self) -> None:
         """Read the certificates again.
 
         Raises:
@@ -243,7 +244,6 @@ class Parts:
         """
         if self.tls is not None:
             self.tls.reload()
-            await self.front.http.renew()
 
     def hurry(self) -> None:
         """Wait for no running task at the end, now or when it comes."""

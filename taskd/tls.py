@@ -90,7 +90,7 @@ class Tls:
         try:
             # The password is asked for on the terminal, unless it is given: a server has nobody to answer.
             context.load_cert_chain(self._cert, self._key, password="")
-        except (ssl.SSLError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"TASKD_TLS_CERT and TASKD_TLS_KEY: {_why(error)}") from None
         if ca is not None:
             try:

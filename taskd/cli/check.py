@@ -132,6 +132,7 @@ async def _upstream(settings: Settings, target: str) -> Finding:
     """Ask the upstream of a gateway for something, as the gateway would."""
     # Imported only where it is used: it takes 10 MiB and seven threads.
     from taskd.rpc.channel import open_channel
+    from taskd.rpc.tokens import RemoteTokens
     from taskd.rpc.upstream import RemoteTasks
 
     channel = open_channel(target, trust=upstream_trust(settings))
@@ -139,6 +140,9 @@ async def _upstream(settings: Settings, target: str) -> Finding:
     user = User("anonymous", authorization=None if token is None else f"Bearer {token}")
     try:
         await RemoteTasks(channel, seconds=5.0).list(user, ListQuery("anonymous", limit=1))
+        if token is not None:
+            # Which wants an admin, as all that a gateway asks for itself.
+            await RemoteTokens(channel, user).ask([])
         return Finding(True, f"upstream: {target} answers")
     except (Unauthenticated, Forbidden) as error:
         return Finding(False, f"upstream: {target} refuses TASKD_UPSTREAM_TOKEN: {error}")

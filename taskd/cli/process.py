@@ -32,15 +32,9 @@ async def run_until_signal(app: Taskd, started: Callable[[], Awaitable[None]]) -
             logger.info("%s: stopping", number.name)
             asked.set()
 
-    reloads: set[asyncio.Task[None]] = set()
-
-    def on_hangup() -> None:
-        reloads.add(reload := asyncio.ensure_future(_reload(app)))
-        reload.add_done_callback(reloads.discard)
-
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    loop.add_signal_handler(signal.SIGHUP, _reload, app)
     try:
         return await _run(app, started, asked)
     finally:
@@ -48,9 +42,9 @@ async def run_until_signal(app: Taskd, started: Callable[[], Awaitable[None]]) -
             loop.remove_signal_handler(number)
 
 
-async def _reload(app: Taskd) -> None:
+def _reload(app: Taskd) -> None:
     try:
-        await app.reload()
+        app.reload()
     except TaskdError as error:
         logger.error("not renewed: %s", error)
     else:

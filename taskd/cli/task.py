@@ -14,7 +14,7 @@ from uuid import UUID
 
 from taskd.cli.screen import event_line, has_colours, printable, printable_json, table
 from taskd.client import Client, EventsMissed, Trust
-from taskd.config import SETTINGS
+from taskd.config import SETTINGS, TOKEN_VARIABLE
 from taskd.domain.codec import encode_page, encode_task
 from taskd.domain.event import Event
 from taskd.domain.model import Status, Task
@@ -22,8 +22,6 @@ from taskd.domain.search import encode_search_page
 from taskd.errors import ConfigError
 
 HERE = SETTINGS["grpc"].default
-TOKEN = "TASKD_TOKEN"
-"""The variable with the caller's token."""
 
 Call = Callable[[Client, argparse.Namespace], Awaitable[int]]
 
@@ -34,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_argument("--server", metavar="HOST:PORT", help=f"where its gRPC is (TASKD_GRPC; default {HERE})")
     common.add_argument("--user", metavar="NAME", help="who calls, where the server takes it by their word")
     # No flag has the token itself: everybody on the machine sees what a command is called with.
-    common.add_argument("--token-file", metavar="FILE", help=f"the caller's token (the token itself: {TOKEN})")
+    common.add_argument("--token-file", metavar="FILE", help=f"the caller's token (the token itself: {TOKEN_VARIABLE})")
     common.add_argument("--ca", metavar="FILE", type=Path, help="by TLS: who signs the server's certificate (PEM)")
     common.add_argument("--cert", metavar="FILE", type=Path, help="the caller's own certificate (PEM)")
     common.add_argument("--key", metavar="FILE", type=Path, help="its key (PEM)")
@@ -114,7 +112,7 @@ def run(asked: argparse.Namespace) -> int:
 
 def _token(file: str | None) -> str | None:
     if file is None:
-        return os.environ.get(TOKEN) or None
+        return os.environ.get(TOKEN_VARIABLE) or None
     try:
         return Path(file).read_text("utf-8").strip()
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from taskd.client.calls import Connection, new_key
 from taskd.client.requests import (
     TaskId,
+    history_request,
     id_text,
     list_request,
     new_task,
@@ -21,7 +22,8 @@ from taskd.client.requests import (
     watch_request,
 )
 from taskd.client.watch import Events, EventsMissed, Stream, Watch
-from taskd.domain.event import Event, EventType
+from taskd.domain.event import EventType
+from taskd.domain.history import HistoryPage
 from taskd.domain.model import Page, Task
 from taskd.domain.search import Found, SearchPage
 from taskd.errors import NotFound, StartError, Unavailable
@@ -144,11 +146,15 @@ class Client:
         request = pb.RetryTaskRequest(id=id_text(task_id))
         return task_of((await self._connection.call(self._stub.RetryTask, request, request_id)).task)
 
-    async def history(self, task_id: TaskId, *, request_id: str | None = None) -> Sequence[Event]:
-        """Return a task's events that are still kept, oldest first."""
-        request = pb.ListTaskEventsRequest(id=id_text(task_id))
+    async def history(self, task_id: TaskId, *, request_id: str | None = None, **query: Any) -> HistoryPage:
+        """Return one page of a task's events that are still kept, oldest first.
+
+        Args:
+            query: `limit` (1 to 200), `cursor` (`next_cursor` of the page before).
+        """
+        request = history_request(task_id, query)
         answer = await self._connection.call(self._stub.ListTaskEvents, request, request_id)
-        return [event_of(message) for message in answer.events]
+        return HistoryPage(tuple(map(event_of, answer.events)), answer.next_cursor or None)
 
     async def list(self, *, request_id: str | None = None, **query: Any) -> Page:
         """Return one page of tasks.

@@ -9,6 +9,7 @@ from uuid import UUID
 from taskd.domain.arguments import pairs, plain
 from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import KIND, parse_batch, parse_list_query, parse_new_task, parse_patch
+from taskd.domain.history import parse_history_query
 from taskd.domain.model import Role, Status, User
 from taskd.domain.search import parse_search_query
 from taskd.errors import Fault, Invalid
@@ -66,6 +67,11 @@ def versions(asked: Iterable[int] | None) -> list[int]:
 def list_request(query: Fields) -> pb.ListTasksRequest:
     """Return the request for a page of a list; raises `Invalid`."""
     return messages.list_request(parse_list_query(_ANYBODY, _given(query)))
+
+
+def history_request(task_id: TaskId, query: Fields) -> pb.ListTaskEventsRequest:
+    """Return the request for a page of a task's history; raises `Invalid`."""
+    return messages.history_request(parse_history_query(UUID(id_text(task_id)), _given(query)))
 
 
 def watch_request(

@@ -52,6 +52,9 @@ MOST_PAGES = 16
 """Calls of those whose answers may be large that are worked on at once: more than read the database at once. Who does
 not take what it has is refused when its turn comes, before anything is made for it."""
 
+REFLECTION = "ServerReflection/ServerReflectionInfo"
+"""Its method in metrics and log, of both versions."""
+
 OTHER = "other"
 """The method, in metrics and log, of calls of what does not exist."""
 
@@ -117,17 +120,15 @@ class Calls:
 
         return _Always(grpc.stream_stream_rpc_method_handler(refuse))
 
-    def reflection(self, call: Callable[..., Any], name: str) -> Callable[..., AsyncIterator[Any]]:
+    def reflection(self, call: Callable[..., AsyncIterator[Any]], name: str) -> Callable[..., Awaitable[None]]:
         """Return a stream that grpc itself answers, for who is let in."""
 
-        async def answer(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Any]:
-            try:
-                await self._admit(_metadata(context), context, RULES[name])
-            except TaskdError as error:
-                await self._refuse(name, context, error)
-                return
-            async for response in call(requests, context):
-                yield response
+        async def answer(requests: AsyncIterator[Message], context: Context) -> None:
+            async def relay(user: User) -> None:
+                async for response in call(requests, context):
+                    await context.write(response)
+
+            await self._stream(REFLECTION, RULES[name], context, relay)
 
         return answer
 
@@ -251,7 +252,7 @@ class Calls:
             release()
 
     async def _admit(self, metadata: Metadata, context: Context, access: Access) -> User:
-        user = await self._gate.identify(caller_of(metadata, context.peer(), by_word=self._gate.by_word))
+        user = await self._gate.identify(caller_of(metadata, context.peer(), self._gate))
         self._gate.allow(user, access)
         return user
 

@@ -7,6 +7,7 @@ that does not read would keep everybody from being answered.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.ports import Health
+
+MOST_WATCHES, MOST_OF_ONE = 1000, 8
+"""Watches at once, of all and of one connection: whoever asks needs no token."""
 
 LOOK_EVERY = 1.0
 """Seconds between looks on behalf of those who watch."""
@@ -39,6 +43,8 @@ class HealthCalls(health_pb2_grpc.HealthServicer):
         self._health = health
         self._services = frozenset(("", *services))
         self._told = False
+        self._watches: Counter[str] = Counter()
+        """Of each connection."""
         self._change = asyncio.Event()
         self._service = Periodic("grpc health", self.run_once, supervisor, Backoff(0.1, 1.0))
 
@@ -79,6 +85,18 @@ class HealthCalls(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """Say how things are now, and whenever that changes."""
+        peer = context.peer()
+        if self._watches.total() >= MOST_WATCHES or self._watches[peer] >= MOST_OF_ONE:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watches: ask by Check")
+        self._watches[peer] += 1
+        try:
+            await self._tell(request, context)
+        finally:
+            self._watches[peer] -= 1
+            if not self._watches[peer]:
+                del self._watches[peer]
+
+    async def _tell(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         if request.service not in self._services:
             await context.write(Answer(status=Answer.SERVICE_UNKNOWN))
             # As the protocol has it: it may come up later; here it never does.

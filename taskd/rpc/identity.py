@@ -9,7 +9,7 @@ from taskd.domain.access import Access
 from taskd.domain.fields import Bad
 from taskd.domain.forms import OWNER
 from taskd.errors import Fault, Invalid
-from taskd.service.auth import ANONYMOUS, Caller
+from taskd.service.auth import ANONYMOUS, Caller, Gate
 
 Metadata = Mapping[str, str | bytes]
 
@@ -47,26 +47,32 @@ _BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
 _PEER = re.compile(r"ipv4:([0-9.]+):[0-9]+|ipv6:(?:%5B|\[)([^%\]]+)(?:%[^\]]*?)?(?:%5D|\]):[0-9]+")
 
 
-def caller_of(metadata: Metadata, peer: str, *, by_word: bool) -> Caller:
+def caller_of(metadata: Metadata, peer: str, gate: Gate) -> Caller:
     """Return what a call says of who makes it.
 
     Args:
         metadata: of the call.
         peer: as gRPC tells it.
-        by_word: callers are taken at their word.
+        gate: says whether callers are taken at their word, and proxies too.
 
     Raises:
         Invalid: the name is none that an owner can have.
     """
-    if by_word:
+    if gate.by_word:
         return Caller(word=_word(metadata))
     given = metadata.get("authorization")
     address = _PEER.fullmatch(peer)
     found = address[1] or address[2] if address else peer
+    found = gate.address(found, _bytes(metadata, "forwarded"), _bytes(metadata, "x-forwarded-for"))
     if given is None:
         return Caller(address=found)
     bearer = _BEARER.fullmatch(given if isinstance(given, str) else given.decode("latin-1"))
     return Caller(bearer[1] if bearer else "", address=found)
+
+
+def _bytes(metadata: Metadata, name: str) -> bytes | None:
+    given = metadata.get(name)
+    return given.encode("latin-1", "replace") if isinstance(given, str) else given
 
 
 def _word(metadata: Metadata) -> str:

@@ -19,6 +19,7 @@ from taskd.domain.codec import MAX_DEPTH, dump_json, format_time, read_json
 from taskd.domain.cursor import decode_log_cursor
 from taskd.domain.event import Event, EventType
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import HistoryQuery
 from taskd.domain.model import Failure, ListQuery, NewTask, Status, Task
 from taskd.domain.search import SearchQuery
 from taskd.errors import Invalid, Malformed
@@ -245,6 +246,11 @@ def list_request(query: ListQuery) -> pb.ListTasksRequest:
         cursor=query.cursor or "",
         order=pb.LIST_ORDER_NEWEST_FIRST if query.newest_first else pb.LIST_ORDER_OLDEST_FIRST,
     )
+
+
+def history_request(query: HistoryQuery) -> pb.ListTaskEventsRequest:
+    """Return the request for a page of a task's history."""
+    return pb.ListTaskEventsRequest(id=str(query.task_id), limit=query.limit, cursor=query.cursor or "")
 
 
 def search_request(query: SearchQuery) -> pb.SearchTasksRequest:

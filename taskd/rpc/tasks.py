@@ -18,6 +18,7 @@ from taskd.domain.cursor import decode_log_cursor
 from taskd.domain.event import LOG_START, Event
 from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, parse_patch
+from taskd.domain.history import parse_history_query
 from taskd.domain.model import NewTask, Page, Task, User
 from taskd.domain.search import SearchPage, parse_search_query
 from taskd.errors import Fault, Invalid
@@ -119,9 +120,12 @@ class TaskCalls:
         return await self._made([found.task for found in page.results], lambda: search_message(page))
 
     async def list_task_events(self, user: User, request: pb.ListTaskEventsRequest) -> Answer:
-        events = await self._tasks.history(user, _id(request.id))
-        tasks = [event.task for event in events]
-        return await self._made(tasks, lambda: pb.ListTaskEventsResponse(events=map(self._event, events)))
+        page = await self._tasks.history(user, parse_history_query(_id(request.id), _page_pairs(request)))
+        tasks = [event.task for event in page.events]
+        return await self._made(
+            tasks,
+            lambda: pb.ListTaskEventsResponse(events=map(self._event, page.events), next_cursor=page.next_cursor or ""),
+        )
 
     async def list_events(self, user: User, request: pb.ListEventsRequest) -> Message:
         sees = self.sight(user, request.all_owners)
@@ -271,6 +275,12 @@ def _common_pairs(request: pb.ListTasksRequest | pb.SearchTasksRequest) -> Itera
         yield "status", text
     if request.kind:
         yield "kind", request.kind
+    yield from _page_pairs(request)
+
+
+def _page_pairs(
+    request: pb.ListTasksRequest | pb.SearchTasksRequest | pb.ListTaskEventsRequest,
+) -> Iterator[tuple[str, str]]:
     if request.limit:
         yield "limit", str(request.limit)
     if request.cursor:

@@ -8,7 +8,7 @@ import grpc
 
 from taskd.domain.model import Role, User
 from taskd.domain.token import Token
-from taskd.errors import Fault, Invalid, Unauthenticated, Unavailable
+from taskd.errors import Fault, Invalid, TaskdError, Unauthenticated, Unavailable
 from taskd.rpc.messages import time_of, timestamp
 from taskd.rpc.upstream import ANSWER_WITHIN, answered, metadata_of
 from taskd.service.ports import Tokens
@@ -67,16 +67,26 @@ class RemoteTokens:
     async def find(self, digests: Sequence[bytes]) -> Sequence[Token]:
         """Return those of these tokens that are good; see `ports.Tokens`."""
         try:
+            return await self.ask(digests)
+        except Unavailable:
+            raise
+        except TaskdError as error:
+            # Whatever it is, it is not the fault of who shows a token here.
+            why = "refuses TASKD_UPSTREAM_TOKEN" if isinstance(error, Unauthenticated) else "does not say who calls"
+            raise Unavailable(f"the upstream {why}: {error}") from error
+
+    async def ask(self, digests: Sequence[bytes]) -> Sequence[Token]:
+        """Return the same.
+
+        Raises:
+            TaskdError: what the upstream answers.
+        """
+        try:
             answer = await self._stub.FindTokens(
                 pb.FindTokensRequest(digests=digests), timeout=ANSWER_WITHIN, metadata=tuple(metadata_of(self._user))
             )
         except grpc.aio.AioRpcError as error:
-            failure = answered(error)
-            if isinstance(failure, Unavailable):
-                raise failure from error
-            # Whatever it is, it is not the fault of who shows a token here.
-            why = "refuses TASKD_UPSTREAM_TOKEN" if isinstance(failure, Unauthenticated) else "does not say who calls"
-            raise Unavailable(f"the upstream {why}: {failure}") from error
+            raise answered(error) from error
         return [_token(message) for message in answer.tokens if message.role in _ROLE_OF]
 
 

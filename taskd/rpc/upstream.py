@@ -16,13 +16,22 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from taskd import log
 from taskd.domain.cursor import LogCursor, encode_log_cursor
-from taskd.domain.event import Event, EventKey
+from taskd.domain.event import EventKey
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import HistoryPage, HistoryQuery
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import Found, SearchPage, SearchQuery
 from taskd.errors import Fault, Invalid, TaskdError, TooLarge
 from taskd.rpc.identity import USER, USER_BYTES
-from taskd.rpc.messages import event_of, list_request, new_task_message, patch_message, search_request, task_of
+from taskd.rpc.messages import (
+    event_of,
+    history_request,
+    list_request,
+    new_task_message,
+    patch_message,
+    search_request,
+    task_of,
+)
 from taskd.rpc.status import AWAY, TRAILER, error_of
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
@@ -128,10 +137,10 @@ class RemoteTasks:
         """Put a task back to `new`; see `ports.Tasks`."""
         return task_of((await self._ask(self._stub.RetryTask, user, pb.RetryTaskRequest(id=str(task_id)))).task)
 
-    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
-        """Return a task's events; see `ports.Tasks`."""
-        request = pb.ListTaskEventsRequest(id=str(task_id))
-        return [event_of(event) for event in (await self._ask(self._stub.ListTaskEvents, user, request)).events]
+    async def history(self, user: User, query: HistoryQuery) -> HistoryPage:
+        """Return one page of a task's events; see `ports.Tasks`."""
+        answer = await self._ask(self._stub.ListTaskEvents, user, history_request(query))
+        return HistoryPage(tuple(map(event_of, answer.events)), answer.next_cursor or None)
 
     async def search(self, user: User, query: SearchQuery) -> SearchPage:
         """Return one page of what was found; see `ports.Tasks`."""

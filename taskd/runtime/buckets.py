@@ -36,6 +36,15 @@ class Allowance:
     reset: float
     retry_after: float = 0.0
 
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """What HTTP tells of it (draft-ietf-httpapi-ratelimit-headers, before its version 8)."""
+        return (
+            ("RateLimit-Limit", str(self.limit)),
+            ("RateLimit-Remaining", str(self.remaining)),
+            ("RateLimit-Reset", str(math.ceil(self.reset))),
+        )
+
 
 class Buckets(Generic[K]):
     """A bucket for each key, full at first.
@@ -73,10 +82,13 @@ class Buckets(Generic[K]):
         left = (self._depth - (full_at - now)) / self._each
         return Allowance(self._limit, max(0, math.floor(left + 1e-9)), full_at - now)
 
-    def wait(self, key: K) -> float:
-        """Return the seconds until one may be taken, and take none."""
+    def look(self, key: K) -> Allowance:
+        """Return what may be taken, and take nothing."""
         now = self._clock()
-        return max(0.0, self._full_at.get(key, now) + self._each - self._depth - now)
+        full_at = max(now, self._full_at.get(key, now))
+        left = max(0, math.floor((self._depth - (full_at - now)) / self._each + 1e-9))
+        wait = 0.0 if left else full_at + self._each - self._depth - now
+        return Allowance(self._limit, left, full_at - now, wait)
 
     def _forget(self, now: float) -> None:
         """Let go of those at the old end that are full, or too many."""

@@ -13,6 +13,7 @@ must not lock out others behind the same address: a token that was good in the l
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -23,9 +24,10 @@ from taskd import log
 from taskd.cache.ttl import TTLCache
 from taskd.clock import Clock, monotonic
 from taskd.domain.access import Access, require
-from taskd.domain.model import User
+from taskd.domain.model import Role, User
 from taskd.domain.token import Token, digest_of
-from taskd.errors import Forbidden, RateLimited, Unauthenticated
+from taskd.errors import Forbidden, RateLimited, Unauthenticated, Unavailable
+from taskd.http1.forwarded import Network, client_of
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.batcher import Batcher
@@ -86,6 +88,7 @@ class Gate:
         tokens: those that there are; None: callers are taken at their word (`TASKD_AUTH=none`).
         supervisor: owns the looks at who stays.
         rate: calls per second of one token; None: as many as come.
+        proxies: networks of proxies whose word on where a call came from is taken.
         catalog: where refusals are counted.
         clock: monotonic seconds.
     """
@@ -96,11 +99,13 @@ class Gate:
         supervisor: Supervisor,
         *,
         rate: float | None = None,
+        proxies: Sequence[Network] = (),
         catalog: Catalog | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self._tokens = tokens
         self._clock = clock
+        self._proxies = tuple(proxies)
         self._refused = (catalog or Catalog()).auth_refused
         for reason in ("missing", "unknown", "address", "forbidden", "rate"):
             self._refused.expect(reason)
@@ -110,6 +115,10 @@ class Gate:
         self._good: TTLCache[bytes, bool] = TTLCache(ttl=REMEMBERED_FOR, entries=TOKENS_KEPT, size=0, clock=clock)
         self._lookups: Batcher[bytes, Token | None] = Batcher(self._look_up, limit=LOOK_AT_ONCE)
         self._held: dict[bytes, dict[object, Callable[[], None]]] = {}
+        self._doubted: set[bytes] = set()
+        self._looked: float | None = None
+        """When all were looked at."""
+        self._turns: dict[str, Turns] = {}
         self._service = Periodic("tokens", self.run_once, supervisor, Backoff(0.1, 1.0))
 
     @property
@@ -125,6 +134,10 @@ class Gate:
         """Look no longer. Safe twice, and before `start`."""
         await self._service.stop()
         await self._lookups.close()
+
+    def address(self, peer: str, forwarded: bytes | None, x_forwarded_for: bytes | None) -> str:
+        """Return where a call came from; see `client_of`."""
+        return client_of(peer, self._proxies, forwarded, x_forwarded_for)
 
     async def identify(self, caller: Caller) -> User:
         """Return who calls.
@@ -145,23 +158,38 @@ class Gate:
             token = await self._verified(digest, place_of(caller.address))
         return User(token.user, token.role, token=token.digest, authorization=f"Bearer {caller.token}")
 
-    def allow(self, user: User, access: Access) -> Allowance | None:
-        """Take a call of a user's, if it is for them; return what is left of their limit, or None: there is none.
+    def charge(self, user: User) -> Allowance | None:
+        """Take a call of a user's; return what is left of their limit, or None: there is none.
+
+        Admins have none: by the token of one, a gateway asks on behalf of all its callers.
 
         Raises:
             TooManyCalls: beyond the limit.
-            Forbidden: the call is for others.
         """
-        allowance = None if self._rates is None else self._rates.take(user.token or user.name)
-        if allowance is not None and allowance.retry_after:
+        if self._rates is None or user.role is Role.ADMIN:
+            return None
+        allowance = self._rates.take(user.token or user.name)
+        if allowance.retry_after:
             self._refused.labels("rate").inc()
             raise TooManyCalls(allowance)
+        return allowance
+
+    def check(self, user: User, access: Access) -> None:
+        """Refuse a call that is not for this user.
+
+        Raises:
+            Forbidden: it is for others.
+        """
         try:
             require(user, access)
         except Forbidden:
             self._refused.labels("forbidden").inc()
             raise
-        return allowance
+
+    def allow(self, user: User, access: Access) -> None:
+        """Take a call of a user's, if it is for them; see `charge` and `check`."""
+        self.charge(user)
+        self.check(user, access)
 
     def hold(self, user: User, end: Callable[[], None]) -> Callable[[], None]:
         """Call `end` once the user's token is good no longer; the answer ends that. Safe twice."""
@@ -169,7 +197,10 @@ class Gate:
         if digest is None:
             return _nothing
         mark = object()
-        if not self._held:
+        if digest not in self._held and self._believed.get(digest) is None:
+            # It was looked up a while ago: what came in between took its time.
+            self._doubted.add(digest)
+        if self._doubted or not self._held:
             self._service.wake()
         self._held.setdefault(digest, {})[mark] = end
 
@@ -182,8 +213,26 @@ class Gate:
         return release
 
     async def run_once(self) -> float | None:
-        """Look at the tokens of all who stay; return the seconds until the next look, None: nobody does."""
-        held = list(self._held)
+        """Look at who stays; see `look`.
+
+        Raises:
+            Unavailable: for now they can't be looked at, whatever the reason: no stream ends for that, nor the process.
+        """
+        try:
+            return await self.look()
+        except Unavailable:
+            raise
+        except Exception as error:
+            raise Unavailable(f"tokens can't be looked up: {error!r}") from error
+
+    async def look(self) -> float | None:
+        """Look at the tokens of all who stay, or of those who are doubted; return the seconds until the next look.
+
+        None: nobody stays.
+        """
+        now, (doubted, self._doubted) = self._clock(), (self._doubted, set())
+        due = self._looked is None or now - self._looked >= LOOK_EVERY
+        held = [digest for digest in self._held if due or digest in doubted]
         for first in range(0, len(held), LOOK_AT_ONCE):
             digests = held[first : first + LOOK_AT_ONCE]
             assert self._tokens is not None
@@ -193,13 +242,40 @@ class Gate:
                     self._believed.pop(digest)
                     for end in tuple(self._held.pop(digest, {}).values()):
                         end()
-        return LOOK_EVERY if self._held else None
+        if due:
+            self._looked = now
+        return max(0.0, (self._looked or now) + LOOK_EVERY - now) if self._held else None
 
     async def _verified(self, digest: bytes | None, place: str) -> Token:
-        known = digest is not None and self._good.get(digest) is not None
-        if not known and (wait := self._failures.wait(place)) > 0:
-            self._refused.labels("address").inc()
-            raise RateLimited("too many tokens from this address name nobody", retry_after=wait)
+        if digest is not None and self._good.get(digest) is not None:
+            return await self._found(digest, place)
+        turns = self._turns.setdefault(place, Turns())
+        turns.wanted += 1
+        try:
+            await self._turn(turns, place)
+            turns.under_way += 1
+            try:
+                return await self._found(digest, place)
+            finally:
+                turns.under_way -= 1
+                turns.pass_on()
+        finally:
+            turns.wanted -= 1
+            if not turns.wanted:
+                del self._turns[place]
+
+    async def _turn(self, turns: Turns, place: str) -> None:
+        """Wait until a token of this address may be looked up: no more at once than may turn out to name nobody."""
+        while True:
+            left = self._failures.look(place)
+            if not left.remaining:
+                self._refused.labels("address").inc()
+                raise RateLimited("too many tokens from this address name nobody", retry_after=left.retry_after)
+            if turns.under_way < left.remaining:
+                return
+            await turns.wait()
+
+    async def _found(self, digest: bytes | None, place: str) -> Token:
         begun = self._clock()
         token = None if digest is None else await self._lookups.submit(digest)
         if token is None or digest is None:
@@ -218,6 +294,25 @@ class Gate:
         assert self._tokens is not None
         found = {token.digest: token for token in await self._tokens.find(digests)}
         return [_same(found.get(digest), digest) for digest in digests]
+
+
+class Turns:
+    """Who waits to have a token looked up, from one address."""
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        """Those who wait, and those under way."""
+        self.under_way = 0
+        self._passed = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until one under way has ended."""
+        self._passed.clear()
+        await self._passed.wait()
+
+    def pass_on(self) -> None:
+        """Say that one has ended."""
+        self._passed.set()
 
 
 def _same(token: Token | None, digest: bytes) -> Token | None:

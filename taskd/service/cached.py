@@ -26,6 +26,7 @@ from taskd.cache.flight import Flights
 from taskd.cache.port import Cache, Key
 from taskd.domain.event import Event
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import HistoryPage, HistoryQuery
 from taskd.domain.model import ListQuery, NewTask, Page, Status, Task, User
 from taskd.domain.search import SearchPage, SearchQuery
 from taskd.errors import Conflict, NotFound, Rejected, StaleVersion
@@ -204,9 +205,9 @@ class CachedTasks:
         """Put a task back to `new`; see `ports.Tasks`."""
         return await self._changing_one(user, task_id, self._tasks.retry(user, task_id))
 
-    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
-        """Return a task's events; see `ports.Tasks`."""
-        return await self._tasks.history(user, task_id)
+    async def history(self, user: User, query: HistoryQuery) -> HistoryPage:
+        """Return one page of a task's events; see `ports.Tasks`."""
+        return await self._tasks.history(user, query)
 
     async def search(self, user: User, query: SearchQuery) -> SearchPage:
         """Return one page of what was found; see `ports.Tasks`."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
 from taskd.domain.arguments import pairs, plain
-from taskd.domain.event import Event
 from taskd.domain.forms import parse_batch, parse_list_query, parse_new_task, parse_patch
+from taskd.domain.history import HistoryPage, parse_history_query
 from taskd.domain.model import NewTask, Page, Role, Task, User
 from taskd.domain.search import SearchPage, parse_search_query
 from taskd.service.ports import Tasks
@@ -70,6 +70,6 @@ class LocalTasks:
         """Put a failed or cancelled task back to `new`."""
         return await self._tasks.retry(self._user(), task_id)
 
-    async def history(self, task_id: UUID) -> Sequence[Event]:
-        """Return a task's events that are still kept, oldest first."""
-        return await self._tasks.history(self._user(), task_id)
+    async def history(self, task_id: UUID, **query: str | int) -> HistoryPage:
+        """Return one page of a task's events that are still kept, oldest first; `query` is `limit` and `cursor`."""
+        return await self._tasks.history(self._user(), parse_history_query(task_id, pairs(query)))

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import HistoryPage, HistoryQuery
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import SearchPage, SearchQuery
 from taskd.domain.token import Token
@@ -52,8 +53,8 @@ class Tasks(Protocol):
     async def retry(self, user: User, task_id: UUID) -> Task:
         """Put a failed or cancelled task back to `new`, its attempts counted anew."""
 
-    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
-        """Return a task's events that are still kept, oldest first."""
+    async def history(self, user: User, query: HistoryQuery) -> HistoryPage:
+        """Return one page of a task's events that are still kept, oldest first."""
 
     async def search(self, user: User, query: SearchQuery) -> SearchPage:
         """Return one page of the tasks whose title or description match, best first.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from taskd.domain.codec import dump_json, format_time
-from taskd.domain.event import Event
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import HistoryPage, HistoryQuery
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import SearchPage, SearchQuery
 from taskd.errors import NotFound
@@ -122,9 +122,9 @@ class TaskService:
         self._committed()
         return task
 
-    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
-        """Return a task's events; see `ports.Tasks`."""
-        return await self._store.history(_seen_by(user), task_id)
+    async def history(self, user: User, query: HistoryQuery) -> HistoryPage:
+        """Return one page of a task's events; see `ports.Tasks`."""
+        return await self._store.history(_seen_by(user), query)
 
     async def search(self, user: User, query: SearchQuery) -> SearchPage:
         """Return one page of what was found; see `ports.Tasks`."""

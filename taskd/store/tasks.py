@@ -19,6 +19,7 @@ from taskd.domain.codec import decode_task, encode_tasks
 from taskd.domain.cursor import decode_list_cursor, encode_list_cursor
 from taskd.domain.event import Event, EventType
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import PAGE_BYTES, HistoryPage, HistoryQuery, cursor_behind
 from taskd.domain.model import ListQuery, NewTask, Page, Status, Task
 from taskd.errors import KeyReused, NotFound
 from taskd.metrics.catalog import Catalog
@@ -28,6 +29,10 @@ from taskd.store.rows import TASK_COLUMNS, event_of, task_of
 from taskd.store.statements import compose, load
 
 _SQL = load("tasks")
+
+
+HISTORY_STEP = 10
+"""Events of a history that are read at once: each may be more than a megabyte."""
 
 
 class TaskStore:
@@ -148,16 +153,29 @@ class TaskStore:
             task, now = await _lock(session, owner, task_id)
             return await _write(session, rerun(task, now), EventType.UPDATED)
 
-    async def history(self, owner: str | None, task_id: UUID) -> Sequence[Event]:
-        """Return a task's events that are still kept, in the order of its versions.
+    async def history(self, owner: str | None, query: HistoryQuery) -> HistoryPage:
+        """Return one page of a task's events that are still kept, in the order of its versions.
 
         Raises:
             NotFound: no such task of this owner.
         """
-        found = await self._database.fetchval(_SQL["owner_of"], task_id)
+        found = await self._database.fetchval(_SQL["owner_of"], query.task_id)
         if found is None or owner not in (None, found):
-            raise _not_found(task_id)
-        return [event_of(row) for row in await self._database.fetch(_SQL["history"], task_id)]
+            raise _not_found(query.task_id)
+        events: list[Event] = []
+        size, after = 0, query.after
+        while len(events) < query.limit and size < PAGE_BYTES:
+            asked = min(HISTORY_STEP, query.limit - len(events))
+            # One more, to see whether there is one.
+            rows = await self._database.fetch(_SQL["history"], query.task_id, after, asked + 1)
+            for row in rows[:asked]:
+                events.append(event := event_of(row))
+                size, after = size + len(event.json), event.task.version
+                if size >= PAGE_BYTES:
+                    break
+            if len(rows) <= asked and (not rows or after == rows[-1]["version"]):
+                return HistoryPage(tuple(events), None)
+        return HistoryPage(tuple(events), cursor_behind(events[-1]))
 
     def _count_created(self, tasks: Sequence[Task]) -> None:
         for kind, number in Counter(task.kind for task in tasks).items():

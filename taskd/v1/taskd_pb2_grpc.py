@@ -166,7 +166,7 @@ class TaskServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTaskEvents(self, request, context):
-        """Returns a task's events that are still kept, oldest first.
+        """Returns one page of a task's events that are still kept, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

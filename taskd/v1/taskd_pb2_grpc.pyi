@@ -63,7 +63,7 @@ class TaskServiceStub:
     SearchTasks: _grpc.UnaryUnaryMultiCallable[_taskd_pb2.SearchTasksRequest, _taskd_pb2.SearchTasksResponse]
     """Finds tasks by the words of their titles and descriptions, best first."""
     ListTaskEvents: _grpc.UnaryUnaryMultiCallable[_taskd_pb2.ListTaskEventsRequest, _taskd_pb2.ListTaskEventsResponse]
-    """Returns a task's events that are still kept, oldest first."""
+    """Returns one page of a task's events that are still kept, oldest first."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_taskd_pb2.ListEventsRequest, _taskd_pb2.ListEventsResponse]
     """Returns one page of the event log."""
     WatchTasks: _grpc.UnaryStreamMultiCallable[_taskd_pb2.WatchTasksRequest, _taskd_pb2.WatchTasksResponse]
@@ -98,7 +98,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     SearchTasks: _aio.UnaryUnaryMultiCallable[_taskd_pb2.SearchTasksRequest, _taskd_pb2.SearchTasksResponse]  # type: ignore[assignment]
     """Finds tasks by the words of their titles and descriptions, best first."""
     ListTaskEvents: _aio.UnaryUnaryMultiCallable[_taskd_pb2.ListTaskEventsRequest, _taskd_pb2.ListTaskEventsResponse]  # type: ignore[assignment]
-    """Returns a task's events that are still kept, oldest first."""
+    """Returns one page of a task's events that are still kept, oldest first."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_taskd_pb2.ListEventsRequest, _taskd_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Returns one page of the event log."""
     WatchTasks: _aio.UnaryStreamMultiCallable[_taskd_pb2.WatchTasksRequest, _taskd_pb2.WatchTasksResponse]  # type: ignore[assignment]
@@ -190,7 +190,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _taskd_pb2.ListTaskEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_taskd_pb2.ListTaskEventsResponse, _abc.Awaitable[_taskd_pb2.ListTaskEventsResponse]]:
-        """Returns a task's events that are still kept, oldest first."""
+        """Returns one page of a task's events that are still kept, oldest first."""
 
     @_abc_1.abstractmethod
     def ListEvents(

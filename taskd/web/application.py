@@ -130,16 +130,25 @@ def _page(path: str, file: str, media_type: str) -> Route:
 
 
 def routes(
-    tasks: Tasks, reads: Reads, feed: Feed, health: Health, catalog: Catalog, hold: Hold, *, by_word: bool = False
+    tasks: Tasks,
+    reads: Reads,
+    feed: Feed,
+    health: Health,
+    catalog: Catalog,
+    hold: Hold,
+    *,
+    per_user: int = 8,
+    by_word: bool = False,
 ) -> tuple[Route, ...]:
     """Return all routes of a process that serves everything.
 
     Args:
         hold: tells streams of the end of their caller's token.
+        per_user: streams of one user at once.
         by_word: callers are taken at their word, for the description.
     """
     site = Site(health)
-    streams = events.EventStreams(feed, hold)
+    streams = events.EventStreams(feed, hold, per_user)
     stream = Route(
         "GET", "/events", streams.open, "The event log as Server-Sent Events",
         {200: Reply("a stream of events", "StreamEvent")}, Access.TASKS, query=events.QUERY,

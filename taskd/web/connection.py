@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from taskd import log
 from taskd.clock import monotonic
@@ -49,7 +50,7 @@ LEAST = 16 * 1024
 class Connection(asyncio.Protocol):
     """One client's connection."""
 
-    def __init__(self, server: Host[Connection]) -> None:
+    def __init__(self, server: Host[Any]) -> None:
         self.phase = Phase.IDLE
         self.deadline: float | None = None
         """When `expire` is due, by the server's clock."""

@@ -7,6 +7,7 @@ no queue, and a slow client holds up nobody and misses nothing.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from taskd.domain.codec import dump_json
@@ -15,7 +16,7 @@ from taskd.domain.event import Event, EventKey
 from taskd.domain.fields import Bad, Text
 from taskd.domain.forms import Entry, Form
 from taskd.domain.model import User
-from taskd.errors import Fault, Invalid, Unavailable
+from taskd.errors import Fault, Invalid, RateLimited, Unavailable
 from taskd.service.ports import Feed, Hold, Resume
 from taskd.web.message import Request, Sink, Stream
 
@@ -30,6 +31,9 @@ PIECE = 64 * 1024
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent: proxies drop what is silent, and a dead client is noticed."""
 
+AGAIN = 10.0
+"""Seconds after which one who has too many streams may ask for another."""
+
 CURSOR = Text(1, 100)
 QUERY = Form({"after": Entry(CURSOR, "cursor behind which the events begin; left out: from now on", None)})
 
@@ -40,12 +44,15 @@ class EventStreams:
     Args:
         feed: the log.
         hold: tells of the end of a caller's token; the stream ends with it.
+        per_user: streams of one user at once.
         heartbeat: seconds; see `HEARTBEAT`.
     """
 
-    def __init__(self, feed: Feed, hold: Hold, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(self, feed: Feed, hold: Hold, per_user: int, heartbeat: float = HEARTBEAT) -> None:
         self._feed = feed
         self._hold = hold
+        self._per_user = per_user
+        self._open: Counter[str] = Counter()
         self._heartbeat = heartbeat
 
     async def open(self, request: Request) -> Stream:
@@ -53,8 +60,12 @@ class EventStreams:
 
         Raises:
             Invalid: no cursor.
+            RateLimited: the user has too many streams.
             Unavailable: the database is needed to judge the cursor, and is away.
         """
+        name = request.user.name
+        if self._open.get(name, 0) >= self._per_user:
+            raise RateLimited(f"you have {self._per_user} streams already", retry_after=AGAIN)
         after = _cursor(request)
         if after is None:
             resume, recovered = Resume(self._feed.position, recovered=True), None
@@ -66,11 +77,15 @@ class EventStreams:
             streaming = asyncio.current_task()
             assert streaming is not None, "a stream runs in the task of its request"
             release = self._hold(request.user, lambda: _cancel(streaming))
+            self._open[name] += 1
             try:
                 await greet(sink)
                 await self._follow(sink, request.user, resume.key)
             finally:
                 release()
+                self._open[name] -= 1
+                if not self._open[name]:
+                    del self._open[name]
 
         async def greet(sink: Sink) -> None:
             cursor = self._feed.cursor(resume.key)

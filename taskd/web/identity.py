@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from taskd.domain.access import Access
 from taskd.domain.fields import Bad
 from taskd.domain.forms import OWNER
 from taskd.domain.model import User
-from taskd.errors import Fault, Invalid
-from taskd.http1.forwarded import Network, client_of
+from taskd.errors import Fault, Forbidden, Invalid
 from taskd.http1.head import Head
-from taskd.runtime.buckets import Allowance
 from taskd.service.auth import ANONYMOUS, Caller, Gate, TooManyCalls
 from taskd.web.message import Request
 
@@ -21,6 +19,7 @@ Query = Sequence[tuple[str, str]]
 
 # RFC 6750 2.1. The scheme's name is in any case (RFC 9110 11.1).
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
+_PORT = re.compile(r":[0-9]*\Z")
 _OFFERED = re.compile(r"bearer\.([0-9A-Za-z_]+)")
 
 
@@ -29,12 +28,13 @@ class Callers:
 
     Args:
         gate: lets them in.
-        proxies: networks of proxies whose word on where a request came from is taken.
+        names: of this server, besides loopback addresses and `localhost`, where callers are taken at their word; None:
+            whatever it is called. A page whose name is made to mean a loopback address could call it as its own.
     """
 
-    def __init__(self, gate: Gate, proxies: Sequence[Network] = ()) -> None:
+    def __init__(self, gate: Gate, names: Collection[str] | None = None) -> None:
         self._gate = gate
-        self._proxies = tuple(proxies)
+        self._names = names
 
     async def admit(self, request: Request, access: Access) -> None:
         """Fill in a request's user, if they may make this call; `user` is no parameter of any call.
@@ -45,10 +45,11 @@ class Callers:
         if access is not Access.OPEN:
             request.user = await self._identify(request.head, request.query, request.peer)
             try:
-                request.allowance = self._gate.allow(request.user, access)
+                request.allowance = self._gate.charge(request.user)
             except TooManyCalls as error:
                 request.allowance = error.allowance
                 raise
+            self._gate.check(request.user, access)
         # Of what is open as well: the dashboard is asked for with the name that its own calls will have.
         if self._gate.by_word:
             request.query = [pair for pair in request.query if pair[0] != "user"]
@@ -63,17 +64,33 @@ class Callers:
         self._gate.allow(user, Access.TASKS)
         return user
 
-    def address(self, head: Head, peer: str) -> str:
-        """Return where a request came from."""
-        return client_of(peer, self._proxies, head.get(b"forwarded"), head.get(b"x-forwarded-for"))
-
     async def _identify(self, head: Head, query: Query, peer: str, offered: str | None = None) -> User:
         if self._gate.by_word:
+            self._check_name(head)
             return await self._gate.identify(Caller(word=_word(head, query)))
         if any(name == "user" for name, _ in query):
             raise Invalid([Fault("user", "is only for a server that takes callers at their word; here a token says")])
         token = _token(head) or offered
-        return await self._gate.identify(Caller(token, address=self.address(head, peer)))
+        address = self._gate.address(peer, head.get(b"forwarded"), head.get(b"x-forwarded-for"))
+        return await self._gate.identify(Caller(token, address=address))
+
+    def _check_name(self, head: Head) -> None:
+        host = head.get(b"host")
+        if self._names is None or host is None:
+            return
+        name = _PORT.sub("", host.decode("latin-1").lower())
+        if name not in self._names and not is_local(name):
+            raise Forbidden("with TASKD_AUTH=none, this server answers by its loopback address and as localhost only")
+
+
+def is_local(name: str) -> bool:
+    """Return whether a name of a host means this machine, whatever a name server says."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _token(head: Head) -> str | None:
@@ -113,12 +130,3 @@ def _name(text: str, field: str) -> str:
     if isinstance(name, Bad):
         raise Invalid([Fault(field, name.message)])
     return name
-
-
-def limit_headers(allowance: Allowance) -> tuple[tuple[str, str], ...]:
-    """Return what is left of a limit as fields (draft-ietf-httpapi-ratelimit-headers, before its version 8)."""
-    return (
-        ("RateLimit-Limit", str(allowance.limit)),
-        ("RateLimit-Remaining", str(allowance.remaining)),
-        ("RateLimit-Reset", str(math.ceil(allowance.reset))),
-    )

@@ -17,7 +17,6 @@ from taskd.http1.limits import BadRequest
 from taskd.http1.target import split
 from taskd.metrics.catalog import OTHER, UNMATCHED, Catalog
 from taskd.metrics.registry import Counter, Histogram
-from taskd.web.identity import limit_headers
 from taskd.web.message import Answer, Handler, Request, Response, Stream
 from taskd.web.problem import of_bug, of_error, of_status
 from taskd.web.router import METHODS
@@ -158,7 +157,7 @@ def limited(inner: Handler) -> Handler:
 
     async def handle(request: Request) -> Answer:
         answer = await inner(request)
-        return answer if request.allowance is None else answer.with_headers(*limit_headers(request.allowance))
+        return answer if request.allowance is None else answer.with_headers(*request.allowance.fields)
 
     return handle
 

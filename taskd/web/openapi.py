@@ -148,7 +148,7 @@ SCHEMAS: Mapping[str, Schema] = {
         }
     ),
     "StreamEvent": _STREAM_EVENT,
-    "Events": _object({"events": _list_of("Event")}),
+    "Events": _object({"events": _list_of("Event"), "next_cursor": {"type": ["string", "null"]}}),
     "Metrics": METRICS,
     "Alive": _object({"status": {"const": "ok"}}),
     "Ready": _object(
@@ -205,7 +205,7 @@ _LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 _IDS: Mapping[str, str] = {"Task": "/id", "Tasks": "/tasks/0/id", "Page": "/tasks/0/id", "Found": "/results/0/task/id"}
 """Where in an answer of a schema there is a task's id, as JSON pointers: what may be asked about it next is linked."""
 
-_CURSORS: Mapping[str, str] = {"Page": "/next_cursor", "Found": "/next_cursor"}
+_CURSORS: Mapping[str, str] = {"Page": "/next_cursor", "Found": "/next_cursor", "Events": "/next_cursor"}
 
 
 def document(routes: Sequence[Route], *, by_word: bool = False) -> dict[str, Any]:

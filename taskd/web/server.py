@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from typing import Any
 
 from taskd.clock import Clock, monotonic
 from taskd.errors import StartError
@@ -19,6 +17,7 @@ from taskd.web.connection import Connection
 from taskd.web.host import Times
 from taskd.web.listening import ListeningSocket, listen
 from taskd.web.message import Handler
+from taskd.web.secured import Handshake
 from taskd.web.upgrade import Upgrader
 
 logger = logging.getLogger("taskd.http")
@@ -52,6 +51,9 @@ MAX_BODIES = 32 * 1024 * 1024
 
 MAX_UNSENT = 96 * 1024 * 1024
 """Bytes of answers that clients have not taken, of all connections; an answer that several get counts for each."""
+
+
+Guest = Connection | Handshake
 
 
 class HttpServer:
@@ -94,12 +96,12 @@ class HttpServer:
         self.catalog = catalog or Catalog()
         self.draining = False
         self._max = max_connections
-        self.coming: Budget[Connection] = Budget(MAX_COMING)
-        self.unsent: Budget[Connection] = Budget(MAX_UNSENT)
+        self.coming: Budget[Guest] = Budget(MAX_COMING)
+        self.unsent: Budget[Guest] = Budget(MAX_UNSENT)
         self.bodies = 0
-        self.fresh: dict[Connection, None] = {}
-        self.idle: dict[Connection, None] = {}
-        self._connections: set[Connection] = set()
+        self.fresh: dict[Guest, None] = {}
+        self.idle: dict[Guest, None] = {}
+        self._connections: set[Guest] = set()
         self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -134,31 +136,16 @@ class HttpServer:
 
     async def _serve(self, listening: ListeningSocket) -> asyncio.Server:
         listening.keep_reserve(self.relieve)
-        tls: dict[str, Any] = {}
-        if self._tls is not None:
-            tls = {
-                "ssl": self._tls.context,
-                "ssl_handshake_timeout": self.times.head,
-                "ssl_shutdown_timeout": self.times.linger,
-            }
         loop = asyncio.get_running_loop()
         at_once = max(1, min(ACCEPTED_AT_ONCE, self._max // 8))
-        server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=at_once, **tls)
+        server = await loop.create_server(self._greet, sock=listening, backlog=at_once)
         # asyncio has listened anew, with as many as are to be accepted at once.
         listening.listen(BACKLOG)
         return server
 
-    async def renew(self) -> None:
-        """Show the certificate as it is now. No client is refused meanwhile: the same socket is listened on twice."""
-        if self._tls is None:
-            return
-        old, self._servers = self._servers, []
-        for server in old:
-            for listening in server.sockets:
-                again = ListeningSocket(fileno=os.dup(listening.fileno()))
-                again.setblocking(False)
-                self._servers.append(await self._serve(again))
-            server.close()
+    def _greet(self) -> Connection | Handshake:
+        connection = Connection(self)
+        return connection if self._tls is None else Handshake(self, self._tls, connection)
 
     async def stop_accepting(self) -> None:
         """Close the listening socket."""
@@ -213,7 +200,7 @@ class HttpServer:
 
     # What connections tell.
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Guest) -> None:
         """A client has connected. When all places are taken, one that is waited for makes room, if there is any.
 
         First those who have never asked anything, then those who have been idle for longest, those whose request takes
@@ -236,7 +223,7 @@ class HttpServer:
         self.closed(found)
         return True
 
-    def _idle(self) -> Connection | None:
+    def _idle(self) -> Guest | None:
         """Return the one that is idle for longest, if that is long: a client in the middle of its work is not idle."""
         found = next(iter(self.idle), None)
         if found is None or found.deadline is None:
@@ -254,7 +241,7 @@ class HttpServer:
         """It has been answered."""
         self.bodies -= body
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: Guest) -> None:
         """A connection has ended, or is another protocol's now."""
         self._connections.discard(connection)
         self.fresh.pop(connection, None)

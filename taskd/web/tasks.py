@@ -10,6 +10,7 @@ from taskd.domain.access import Access
 from taskd.domain.codec import encode_task, encode_tasks
 from taskd.domain.fields import Text
 from taskd.domain.forms import LIST, Entry, parse_batch, parse_list_query, parse_new_task, parse_patch
+from taskd.domain.history import HISTORY, encode_history, parse_history_query
 from taskd.domain.model import Task
 from taskd.errors import Conflict, Fault, Forbidden, Invalid, KeyReused, NotFound, StaleVersion
 from taskd.http1 import etag
@@ -86,8 +87,11 @@ class TaskCalls:
 
     async def history(self, request: Request) -> Response:
         """`GET /tasks/{id}/events`"""
-        events = await self._tasks.history(request.user, _id(request))
-        return Response(200, b'{"events":[%b]}' % b",".join(event.json for event in events))
+        page = await self._tasks.history(request.user, parse_history_query(_id(request), request.query))
+        answer = Response(200, encode_history(page))
+        if page.next_cursor is None:
+            return answer
+        return answer.with_headers(link_next(request.path, request.query, page.next_cursor))
 
     def routes(self) -> Sequence[Route]:
         """Return the routes of these calls."""
@@ -97,7 +101,7 @@ class TaskCalls:
         page = Reply("a page of tasks", "Page", ("ETag", "Link"))
         same = Reply("it has not changed", None, ("ETag",))
         if_none = {"If-None-Match": IF_NONE_MATCH}
-        history = Reply("the task's events", "Events")
+        history = Reply("a page of the task's events, oldest first", "Events", ("Link",))
         one = "/tasks/{id}"
         key, match = {"Idempotency-Key": KEY}, {"If-Match": IF_MATCH}
         return (
@@ -135,7 +139,7 @@ class TaskCalls:
             ),
             Route(
                 "GET", f"{one}/events", self.history, "Read a task's history", {200: history}, Access.TASKS,
-                errors=[NotFound],
+                query=HISTORY, own_query=True, errors=[NotFound],
             ),
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ close. Browsers show scripts neither, but people and other clients read it.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import uuid
@@ -28,6 +29,7 @@ from taskd.http1.encode import response_head
 from taskd.http1.head import Head
 from taskd.http1.limits import BadRequest
 from taskd.http1.target import split
+from taskd.service.auth import TooManyCalls
 from taskd.ws.protocol import SocketProtocol
 
 SUBPROTOCOL = Subprotocol("taskd.v1")
@@ -212,7 +214,9 @@ def refusal(error: TaskdError | Refusal, request: str) -> bytes:
     if isinstance(error, Invalid):
         problem["errors"] = [{"field": fault.field, "message": fault.message} for fault in error.faults]
     if isinstance(error, errors.RateLimited | errors.Unavailable):
-        headers.append(("Retry-After", str(max(1, round(error.retry_after)))))
+        headers.append(("Retry-After", str(max(1, math.ceil(error.retry_after)))))
+    if isinstance(error, TooManyCalls):
+        headers += error.allowance.fields
     if isinstance(error, errors.Unauthenticated):
         headers.append(("WWW-Authenticate", "Bearer"))
     body = dump_json(problem).encode("utf-8", "backslashreplace")

@@ -11,11 +11,13 @@ from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from taskd.domain.model import Role
+from taskd.rpc.health import MOST_OF_ONE
 from taskd.rpc.identity import RULES
 from taskd.v1 import taskd_pb2 as pb
 from tests.rpc.calling import refusal_of
 from tests.running import Server, embedded
 from tests.tokens import token
+from tests.waiting import eventually
 
 Code = grpc.StatusCode
 OPEN = "grpc.health.v1.Health"
@@ -150,6 +152,39 @@ async def test_a_token_is_looked_for_in_its_own_place_only(server: Server, datab
             assert (refusal.code, refusal.reason) == (Code.UNAUTHENTICATED, "UNAUTHENTICATED")
             assert made not in refusal.message
         await call(b"", metadata=(("authorization", f"bearer {made}"),))
+
+
+async def test_where_a_proxy_stands_between_who_guesses_is_held_up_alone(database_url: str) -> None:
+    made = await token(database_url)
+    async with embedded(database_url, auth="token", grpc="127.0.0.1:0", trusted_proxies="127.0.0.1") as server:
+        assert server.app is not None
+        async with grpc.aio.insecure_channel(str(server.app.grpc_address)) as channel:
+            call = channel.unary_unary("/taskd.v1.TaskService/ListTasks")
+            bad = (("authorization", "Bearer wrong"), ("x-forwarded-for", "203.0.113.6"))
+            codes = [(await refusal_of(call(b"", metadata=bad))).code for _ in range(30)]
+            await call(b"", metadata=(*bearer(made), ("x-forwarded-for", "203.0.113.9")))
+    assert codes[:20] == [Code.UNAUTHENTICATED] * 20
+    assert codes[-1] is Code.RESOURCE_EXHAUSTED
+
+
+async def test_watches_of_health_are_few_since_they_need_no_token(server: Server) -> None:
+    async with grpc.aio.insecure_channel(str(server.grpc)) as channel:
+        watch: Any = channel.unary_stream(f"/{OPEN}/Watch")
+        open_ones = [watch(b"") for _ in range(MOST_OF_ONE)]
+        for one in open_ones:
+            await one.read()
+        assert await watch(b"").code() is Code.RESOURCE_EXHAUSTED
+        open_ones[0].cancel()
+
+        async def again() -> bool:
+            call = watch(b"")
+            try:
+                return bool(await call.read() != grpc.aio.EOF)
+            except grpc.aio.AioRpcError:
+                return False
+
+        await eventually(again)
+        await channel.unary_unary(f"/{OPEN}/Check")(b"")
 
 
 async def test_digests_are_checked(server: Server, database_url: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from taskd import Taskd
 from taskd.config import Settings
@@ -14,8 +16,10 @@ from taskd.domain.access import Access
 from taskd.domain.model import Role
 from taskd.web.application import routes
 from taskd.web.router import Route
+from tests.fronts import gateway
 from tests.running import Server, embedded
 from tests.tokens import token
+from tests.waiting import eventually
 
 NOBODY: Any = None
 ROUTES = routes(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, NOBODY)
@@ -148,6 +152,80 @@ async def test_callers_have_a_limit_and_are_told_of_it(database_url: str) -> Non
         assert 0 < int(second.headers["RateLimit-Reset"]) <= 10
         assert 0 < int(second.headers["Retry-After"]) <= 10
         assert second.json()["type"] == "/problems/rate-limited"
+
+
+async def test_a_gateway_has_no_limit_of_its_own_before_its_upstream(database_url: str) -> None:
+    itself = await token(database_url, "the gateway", Role.ADMIN)
+    users = [await token(database_url, f"user{number}") for number in range(5)]
+    async with (
+        embedded(database_url, auth="token", grpc="127.0.0.1:0", rate_limit=1) as server,
+        gateway(server.app.grpc_address, auth="token", upstream_token=itself) as front,  # type: ignore[union-attr]
+    ):
+        for made in users:
+            async with front.client(token=made) as client:
+                assert (await client.get("/tasks")).status_code == 200
+
+
+async def test_refusals_tell_of_the_limit_too(database_url: str) -> None:
+    async with embedded(database_url, auth="token", rate_limit=0.3) as server:
+        made = await token(database_url, "prometheus", Role.METRICS)
+        async with server.client(token=made) as client:
+            refused = await client.get("/tasks")
+        assert (refused.status_code, refused.headers["RateLimit-Remaining"]) == (403, "0")
+        with pytest.raises(InvalidStatus) as caught:
+            await server.socket(token=made)
+        answer = caught.value.response
+        assert (answer.status_code, answer.headers["RateLimit-Remaining"]) == (429, "0")
+        assert int(answer.headers["Retry-After"]) in (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("host", "fine"),
+    [
+        ("127.0.0.1:8080", True),
+        ("127.8.8.8", True),
+        ("[::1]:8080", True),
+        ("LocalHost:8080", True),
+        ("tasks.localhost", True),
+        ("app.example:8080", True),
+        ("evil.example:8080", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+    ],
+)
+async def test_where_callers_are_believed_a_name_of_somebody_elses_is_no_name_of_the_server(
+    database_url: str, host: str, fine: bool
+) -> None:
+    async with embedded(database_url, cors_origins="https://app.example") as server, server.client() as ann:
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        answer = await ann.get("/tasks", headers=headers)
+        assert answer.status_code == (200 if fine else 403)
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        async with ann.stream("GET", "/ws", headers=headers | upgrade | key) as socket:
+            assert socket.status_code == (101 if fine else 403)
+
+
+async def test_a_user_has_so_many_streams(database_url: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(embedded(database_url, auth="token", ws_connections_per_user=2))
+        ann = await stack.enter_async_context(server.client(token=await token(database_url)))
+        other = await stack.enter_async_context(server.client(token=await token(database_url, "bob")))
+        first = contextlib.AsyncExitStack()
+        await first.enter_async_context(ann.stream("GET", "/events"))
+        await stack.enter_async_context(ann.stream("GET", "/events"))
+        refused = await ann.get("/events")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+        await stack.enter_async_context(other.stream("GET", "/events"))
+        await first.aclose()
+
+        async def again() -> bool:
+            async with ann.stream("GET", "/events") as answer:
+                return answer.status_code == 200
+
+        await eventually(again)
 
 
 async def test_who_guesses_tokens_is_held_up(database_url: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from websockets.asyncio.client import ClientConnection
 
 from taskd.client import Client, Worker
@@ -98,6 +100,19 @@ async def test_a_workers_stream_ends(servers: list[Server], database_url: str) -
         await call.write(pb.WorkRequest(hello=pb.Hello(kinds=["echo"], slots=1)))
         assert (await call.read()).HasField("welcome")
         await revoke(database_url, "worker")
+        async with asyncio.timeout(WITHIN):
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_stream_of_reflection_ends(servers: list[Server], database_url: str) -> None:
+    made = await token(database_url)
+    assert servers[0].app is not None
+    async with grpc.aio.insecure_channel(str(servers[0].app.grpc_address)) as channel:
+        metadata = (("authorization", f"Bearer {made}"),)
+        call: Any = ServerReflectionStub(channel).ServerReflectionInfo(metadata=metadata)
+        await call.write(ServerReflectionRequest(list_services=""))
+        await call.read()
+        await revoke(database_url, "ann")
         async with asyncio.timeout(WITHIN):
             assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import signal
 import ssl
@@ -23,6 +24,7 @@ from tests.fronts import gateway
 from tests.running import Server, embedded, receive, served
 from tests.tokens import token
 from tests.waiting import eventually
+from tests.web.serving import request, serving
 
 
 @pytest.fixture
@@ -231,6 +233,25 @@ def test_the_end_of_a_certificate_is_read_from_it(year: int) -> None:
     end = datetime.datetime(year, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
     made = trustme.CA().issue_cert("localhost", not_after=end)
     assert not_after(b"a word before\n" + made.cert_chain_pems[0].bytes()) == end
+
+
+async def test_who_does_not_end_the_handshake_makes_room_and_is_cut_off(authority: Authority) -> None:
+    tls = Tls(*authority.sign("server"))
+    async with serving(max_connections=5, tls=tls) as found:
+        silent = [await found.client() for _ in range(12)]
+        await eventually(lambda: found.server.connections == 5)
+        context = authority.context()
+        host, port = str(found.server.address).rsplit(":", 1)
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+        writer.write(request("GET", "/"))
+        assert b"200" in await reader.readline()
+        found.clock.now += found.server.times.head
+        found.server.tick()
+        await eventually(lambda: found.server.connections == 1)
+        for client in silent:
+            with contextlib.suppress(ConnectionError):
+                assert await client.rest() == b""
+        writer.close()
 
 
 async def test_garbage_on_the_port_and_slow_handshakes_hold_up_nobody(database_url: str, authority: Authority) -> None:

@@ -99,7 +99,7 @@ async def test_a_task_is_cancelled_tried_again_and_removed(ann: Client) -> None:
     with pytest.raises(StaleVersion):
         await ann.delete(task.id, if_versions=[task.version])
     history = await ann.history(task.id)
-    assert [event.type for event in history][:2] == [EventType.CREATED, EventType.CANCELLED]
+    assert [event.type for event in history.events][:2] == [EventType.CREATED, EventType.CANCELLED]
     gone = await ann.delete(task.id)
     assert gone.id == task.id
     with pytest.raises(NotFound):

@@ -71,11 +71,11 @@ def _be_given_out(case: schemathesis.Case) -> None:
     if case.path == "/events" and "after" in query:
         with _open(case, "/events") as stream:
             query["after"] = next(line[4:].strip().decode() for line in stream if line.startswith(b"id: "))
-    if case.path not in ("/tasks", "/search") or "cursor" not in query:
+    if case.path not in ("/tasks", "/search", "/tasks/{id}/events") or "cursor" not in query:
         return
     first = {name: value for name, value in query.items() if name != "cursor"} | {"limit": 1}
     try:
-        with _open(case, f"{case.path}?{urllib.parse.urlencode(first, doseq=True)}") as answer:
+        with _open(case, f"{case.formatted_path}?{urllib.parse.urlencode(first, doseq=True)}") as answer:
             cursor = json.load(answer)["next_cursor"]
     except urllib.error.HTTPError as error:
         if error.code >= 500:

@@ -195,6 +195,31 @@ async def test_a_task_is_cancelled_and_tried_again_and_deleted(ann: httpx.AsyncC
         problem_of(await call, 404)
 
 
+async def test_a_history_comes_in_pages(ann: httpx.AsyncClient) -> None:
+    path = f"/tasks/{(await create(ann))['id']}"
+    for number in range(11):
+        await ann.patch(path, json={"title": f"t{number}"})
+    whole = (await ann.get(f"{path}/events")).json()
+    assert (len(whole["events"]), whole["next_cursor"]) == (12, None)
+    for limit in (1, 5, 11, 12):
+        told: list[Any] = []
+        target, sizes = f"{path}/events?limit={limit}", []
+        while target:
+            answer = await ann.get(target)
+            page = answer.json()
+            told += page["events"]
+            sizes.append(len(page["events"]))
+            target = answer.links["next"]["url"] if page["next_cursor"] else ""
+        assert told == whole["events"]
+        assert sizes == [limit] * (12 // limit) + ([12 % limit] if 12 % limit else [])
+    for query, field in (("limit=0", "limit"), ("limit=201", "limit"), ("cursor=garbage", "cursor"), ("x=1", "x")):
+        problem = problem_of(await ann.get(f"{path}/events?{query}"), 422)
+        assert [fault["field"] for fault in problem["errors"]] == [field]
+    cursor = (await ann.get(f"{path}/events?limit=1")).json()["next_cursor"]
+    other = f"/tasks/{(await create(ann))['id']}"
+    assert problem_of(await ann.get(f"{other}/events?cursor={cursor}"), 422)["errors"][0]["field"] == "cursor"
+
+
 async def test_pages_follow_one_another_without_gap_or_repetition(ann: httpx.AsyncClient) -> None:
     made = await ann.post("/tasks/batch", json={"tasks": [WAITING | {"title": f"t{n}"} for n in range(25)]})
     ids = [task["id"] for task in made.json()["tasks"]]

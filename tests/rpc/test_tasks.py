@@ -248,6 +248,11 @@ async def test_a_tasks_history_is_told(ann: Caller) -> None:
     assert [event.previous_status for event in events] == [0, pb.TASK_STATUS_NEW, pb.TASK_STATUS_NEW]
     assert [event.task.title for event in events] == ["t", "u", "u"]
     assert all(event.cursor for event in events)
+    first = await ann.call("ListTaskEvents", id=task.id, limit=2)
+    rest = await ann.call("ListTaskEvents", id=task.id, limit=2, cursor=first.next_cursor)
+    assert [*first.events, *rest.events] == list(events)
+    assert rest.next_cursor == ""
+    assert (await ann.refused("ListTaskEvents", id=task.id, limit=201, cursor="x")).faults.keys() == {"limit", "cursor"}
 
 
 async def log_of(caller: Caller, after: str, **fields: Any) -> tuple[list[pb.TaskEvent], str, list[bool]]:

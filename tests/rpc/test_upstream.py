@@ -26,6 +26,7 @@ from taskd.rpc.tasks import _list_pairs
 from taskd.rpc.upstream import RemoteTasks, in_words_of_rest, list_message, metadata_of
 from taskd.v1 import taskd_pb2 as pb
 from tests.client.proxy import proxied
+from tests.gates import trusting
 from tests.rpc.peer import Peer, serving
 from tests.waiting import eventually
 from tests.ws.serving import make_task
@@ -51,7 +52,7 @@ async def remote(peer: Peer) -> AsyncIterator[RemoteTasks]:
 @pytest.mark.parametrize("name", ["ann", "a b", "Аня", " ann", "ann ", "a\u2028b", "ü", "a\x7f"])
 def test_the_name_arrives_as_it_is(name: str) -> None:
     sent = dict(metadata_of(User(name)))
-    assert caller_of(sent, "", by_word=True).word == name
+    assert caller_of(sent, "", trusting()).word == name
     # Other values must be ASCII without spaces around it (gRPC over HTTP/2).
     assert sent.keys() == ({USER} if name in ("ann", "a b") else {USER_BYTES})
 

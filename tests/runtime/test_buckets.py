@@ -34,15 +34,17 @@ def test_it_gives_what_a_bucket_would_that_is_filled_all_the_time(
         for name in levels:
             levels[name] = min(Fraction(burst), levels[name] + Fraction(eighths, 8) * rate)
         level = levels.get(key, Fraction(burst))
-        wait = buckets.wait(key)
+        seen = buckets.look(key)
         taken = buckets.take(key)
         if level >= 1:
             level -= 1
-            assert (taken.retry_after, wait) == (0, 0)
+            assert (taken.retry_after, seen.retry_after) == (0, 0)
+            assert seen.remaining == taken.remaining + 1
             assert taken.remaining == level // 1
             assert taken.reset == float((burst - level) / rate)
         else:
-            assert taken.retry_after == wait == float((1 - level) / rate)
+            assert taken == seen
+            assert taken.retry_after == float((1 - level) / rate)
             assert taken.remaining == 0
         assert taken.limit == burst
         levels[key] = level

@@ -9,8 +9,8 @@ from dataclasses import replace
 from uuid import UUID
 
 from taskd.cache.memory import MemoryCache
-from taskd.domain.event import Event
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import HistoryPage, HistoryQuery
 from taskd.domain.model import ListQuery, NewTask, Page, Role, Status, Task, User
 from taskd.errors import NotFound
 from taskd.metrics.catalog import Catalog
@@ -86,8 +86,8 @@ class Store:
     async def retry(self, user: User, task_id: UUID) -> Task:
         return self._change(task_id, status=Status.NEW)
 
-    async def history(self, user: User, task_id: UUID) -> Sequence[Event]:
-        return ()
+    async def history(self, user: User, query: HistoryQuery) -> HistoryPage:
+        return HistoryPage((), None)
 
     def _change(self, task_id: UUID, **values: object) -> Task:
         if self.refusal is not None:

@@ -126,12 +126,13 @@ async def test_it_is_believed_from_when_it_was_looked_up_not_from_when_the_answe
 
 
 async def test_many_callers_at_once_share_a_look(world: World) -> None:
-    tokens = [world.tokens.add(f"user{number}") for number in range(50)]
+    tokens = [world.tokens.add(f"user{number}") for number in range(FAILURES_AT_ONCE)]
     world.tokens.go = asyncio.Event()
     asking = [asyncio.ensure_future(world.who(token)) for token in tokens]
     await eventually(lambda: len(world.tokens.looks) == 1)
     world.tokens.go.set()
-    assert [user.name for user in await asyncio.gather(*asking)] == [f"user{number}" for number in range(50)]
+    names = [user.name for user in await asyncio.gather(*asking)]
+    assert names == [f"user{number}" for number in range(FAILURES_AT_ONCE)]
     # Those that came before the first look ended share it, or the one behind it.
     assert len(world.tokens.looks) <= 2
 
@@ -170,6 +171,35 @@ async def test_who_guesses_is_held_up_by_address_and_nobody_else_is(world: World
     await world.who(unseen, "192.0.2.2")
 
 
+async def test_of_one_address_no_more_are_looked_up_at_once_than_may_name_nobody(world: World) -> None:
+    world.tokens.go = asyncio.Event()
+    guesses = [asyncio.ensure_future(world.who(new_token())) for _ in range(100)]
+    await eventually(lambda: world.tokens.looks)
+    world.tokens.go.set()
+    answers = await asyncio.gather(*guesses, return_exceptions=True)
+    assert sum(map(len, world.tokens.looks)) == FAILURES_AT_ONCE
+    assert [type(answer) for answer in answers].count(Unauthenticated) == FAILURES_AT_ONCE
+    assert [type(answer) for answer in answers].count(RateLimited) == 100 - FAILURES_AT_ONCE
+
+
+async def test_many_good_ones_from_one_address_wait_for_each_other_and_all_come_in(world: World) -> None:
+    tokens = [world.tokens.add(f"user{number}") for number in range(200)]
+    users = await asyncio.gather(*(world.who(token) for token in tokens))
+    assert [user.name for user in users] == [f"user{number}" for number in range(200)]
+    assert max(map(len, world.tokens.looks)) <= FAILURES_AT_ONCE
+
+
+async def test_one_who_gives_up_waiting_keeps_nobody_else_from_coming_in(world: World) -> None:
+    world.tokens.go = asyncio.Event()
+    asking = [asyncio.ensure_future(world.who(world.tokens.add())) for _ in range(60)]
+    await eventually(lambda: world.tokens.looks)
+    for one in asking[::2]:
+        one.cancel()
+    world.tokens.go.set()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [isinstance(answer, User) for answer in answers] == [False, True] * 30
+
+
 @pytest.mark.parametrize(
     ("address", "place"),
     [
@@ -187,7 +217,7 @@ def test_a_place_is_an_address_or_a_customers_network(address: str, place: str) 
 
 async def test_calls_are_for_roles(world: World) -> None:
     user = await world.who(world.tokens.add())
-    assert world.gate.allow(user, Access.TASKS) is None
+    world.gate.allow(user, Access.TASKS)
     with pytest.raises(Forbidden):
         world.gate.allow(user, Access.METRICS)
     assert world.refused("forbidden") == 1
@@ -196,7 +226,7 @@ async def test_calls_are_for_roles(world: World) -> None:
 async def test_each_token_has_a_rate_of_its_own_even_of_one_user() -> None:
     world = World(rate=2)
     one, other = [await world.who(world.tokens.add("ann")) for _ in range(2)]
-    left = [world.gate.allow(one, Access.TASKS) for _ in range(2)]
+    left = [world.gate.charge(one) for _ in range(2)]
     assert [allowance.remaining for allowance in left if allowance] == [1, 0]
     with pytest.raises(TooManyCalls) as caught:
         world.gate.allow(one, Access.TASKS)
@@ -206,6 +236,13 @@ async def test_each_token_has_a_rate_of_its_own_even_of_one_user() -> None:
     world.gate.allow(other, Access.TASKS)
     world.now += 0.5
     world.gate.allow(one, Access.TASKS)
+
+
+async def test_admins_have_no_limit() -> None:
+    world = World(rate=1)
+    user = await world.who(world.tokens.add("root", Role.ADMIN))
+    for _ in range(10):
+        assert world.gate.charge(user) is None
 
 
 async def test_calls_that_are_refused_for_their_role_count_too() -> None:
@@ -225,11 +262,13 @@ async def test_who_stays_is_told_when_the_token_is_gone(world: World) -> None:
     assert await world.gate.run_once() == LOOK_EVERY
     assert ended == []
     world.tokens.revoke(token)
+    world.now += LOOK_EVERY
     await world.gate.run_once()
     assert sorted(ended) == ["a", "b"]
     # And at once: what was believed is not any more.
     with pytest.raises(Unauthenticated):
         await world.who(token)
+    world.now += LOOK_EVERY
     await world.gate.run_once()
     assert sorted(ended) == ["a", "b"]
     assert world.tokens.looks[-1] == [digest_of(other)]
@@ -243,6 +282,37 @@ async def test_who_has_left_is_not_looked_at(world: World) -> None:
     looks = len(world.tokens.looks)
     assert await world.gate.run_once() is None
     assert len(world.tokens.looks) == looks
+
+
+async def test_who_stays_and_was_looked_up_a_while_ago_is_looked_at_at_once(world: World) -> None:
+    other = world.tokens.add("bob")
+    world.gate.hold(await world.who(other), lambda: None)
+    await world.gate.run_once()
+    token = world.tokens.add()
+    user = await world.who(token)
+    world.tokens.revoke(token)
+    ended: list[int] = []
+    # Its stream took its time to open.
+    world.now += BELIEVED
+    looks = len(world.tokens.looks)
+    world.gate.hold(user, lambda: ended.append(1))
+    world.now -= 1
+    await world.gate.run_once()
+    assert ended == [1]
+    assert world.tokens.looks[looks:] == [[digest_of(token)]]
+
+
+async def test_no_fault_of_a_look_ends_the_process_or_a_stream(world: World) -> None:
+    ended: list[int] = []
+    world.gate.hold(await world.who(world.tokens.add()), lambda: ended.append(1))
+
+    async def find(digests: Sequence[bytes]) -> Sequence[Token]:
+        raise ZeroDivisionError
+
+    world.tokens.find = find  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="ZeroDivisionError"):
+        await world.gate.run_once()
+    assert ended == []
 
 
 async def test_an_outage_ends_no_stream(world: World) -> None:
@@ -260,6 +330,7 @@ async def test_the_duty_looks_once_somebody_stays(world: World) -> None:
     user = await world.who(world.tokens.add())
     ended = asyncio.Event()
     world.tokens.known.clear()
+    world.now += LOOK_EVERY
     world.gate.hold(user, ended.set)
     await asyncio.wait_for(ended.wait(), 20)
     await world.gate.stop()

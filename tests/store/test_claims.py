@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from taskd.domain.history import HistoryQuery
 from taskd.domain.model import NewTask, Status, Task
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.domain.state import TRANSITIONS, Change
@@ -31,7 +32,7 @@ CHANGES = {
 
 
 async def types(tasks: TaskStore, task_id: UUID) -> list[str]:
-    return [event.type.value for event in await tasks.history(None, task_id)]
+    return [event.type.value for event in (await tasks.history(None, HistoryQuery(task_id))).events]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from taskd.domain.history import HistoryQuery
 from taskd.domain.lease import Renewal
 from taskd.domain.model import Status
 from taskd.domain.outcome import Ending, Outcome
@@ -97,7 +98,7 @@ async def test_rescue_moves_each_task_as_the_table_says(
     assert error is not None
     assert (error.type, error.attempt) == ("WorkerLost", 1)
     assert found[stop.id].error is None
-    events = {task: (await tasks.history(None, task))[-1].type.value for task in found}
+    events = {task: (await tasks.history(None, HistoryQuery(task))).events[-1].type.value for task in found}
     assert events == {again.id: "retrying", last.id: "failed", stop.id: "cancelled"}
     assert not (await leases.renew(lease)).alive
     assert await claims.finish(Outcome(again.id, 1, lease, Ending.DONE, "1")) is None

@@ -11,6 +11,7 @@ import pytest
 
 from taskd.domain.event import EventType
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import PAGE_BYTES, HistoryQuery, parse_history_query
 from taskd.domain.model import NewTask, Status, Task
 from taskd.domain.outcome import Ending, Outcome
 from taskd.errors import Conflict, Invalid, KeyReused, NotFound, StaleVersion
@@ -28,7 +29,7 @@ async def read(tasks: TaskStore, task_id: UUID) -> Task:
 
 
 async def types(tasks: TaskStore, task_id: UUID) -> list[str]:
-    return [event.type.value for event in await tasks.history(None, task_id)]
+    return [event.type.value for event in (await tasks.history(None, HistoryQuery(task_id))).events]
 
 
 async def test_what_insert_returns_is_what_is_stored(tasks: TaskStore) -> None:
@@ -124,10 +125,11 @@ async def test_older_events_keep_the_content_they_were_written_with(
     await tasks.update(None, task.id, TaskPatch({"title": "second", "payload": {"n": 2}}))
     await tasks.update(None, task.id, TaskPatch({"priority": 1}))
     await tasks.update(None, task.id, TaskPatch({"description": "third"}))
-    seen = [(e.task.title, e.task.description, e.task.payload_json) for e in await tasks.history(None, task.id)]
+    events = (await tasks.history(None, HistoryQuery(task.id))).events
+    seen = [(e.task.title, e.task.description, e.task.payload_json) for e in events]
     second = ("second", "", '{"n":2}')
     assert seen == [("first", "", '{"n":1}'), second, second, ("second", "third", '{"n":2}')]
-    assert [event.task.title for event in await tasks.history(None, other.id)] == ["other"]
+    assert [event.task.title for event in (await tasks.history(None, HistoryQuery(other.id))).events] == ["other"]
     # What has not changed is not copied.
     copied = await database.fetch("SELECT version FROM events WHERE title IS NOT NULL ORDER BY version")
     assert [row["version"] for row in copied] == [1, 2, 3]
@@ -149,7 +151,7 @@ async def test_events_outlive_a_deleted_task_with_its_content(
     assert {(row["title"], row["description"], row["payload"]) for row in rows} == {("gone", "words", '{"p":0}')}
     assert await database.fetchval("SELECT count(*) FROM task_states") == 0
     with pytest.raises(NotFound):
-        await tasks.history("ann", task.id)
+        await tasks.history("ann", HistoryQuery(task.id))
 
 
 async def test_cancel_ends_a_waiting_task_once(make: Maker, tasks: TaskStore) -> None:
@@ -217,12 +219,28 @@ async def test_another_owners_task_is_not_there(make: Maker, tasks: TaskStore) -
         tasks.delete("ann", task.id),
         tasks.cancel("ann", task.id),
         tasks.retry("ann", task.id),
-        tasks.history("ann", task.id),
+        tasks.history("ann", HistoryQuery(task.id)),
         tasks.cancel(None, uuid4()),
     ):
         with pytest.raises(NotFound):
             await call
     assert await read(tasks, task.id) == task
+
+
+async def test_a_page_of_a_history_is_no_larger_than_it_may_be(make: Maker, tasks: TaskStore) -> None:
+    task = await make.one(payload_json=f'{{"x":"{"y" * 250_000}"}}')
+    for number in range(40):
+        await tasks.update("ann", task.id, TaskPatch({"title": f"t{number}"}), None)
+    query, versions = HistoryQuery(task.id, limit=200), []
+    for _ in range(20):
+        page = await tasks.history("ann", query)
+        size = sum(len(event.json) for event in page.events)
+        assert size - len(page.events[-1].json) < PAGE_BYTES
+        versions += [event.task.version for event in page.events]
+        if page.next_cursor is None:
+            break
+        query = parse_history_query(task.id, [("limit", "200"), ("cursor", page.next_cursor)])
+    assert versions == list(range(1, 42))
 
 
 async def test_a_stale_version_is_refused(make: Maker, tasks: TaskStore) -> None:
@@ -248,7 +266,7 @@ async def test_patches_at_once_of_different_fields_all_go_in(make: Maker, tasks:
     await asyncio.gather(*(tasks.update("ann", task.id, patch) for patch in patches))
     changed = await read(tasks, task.id)
     assert changed.payload == {f"k{n}": n for n in range(8)}
-    history = await tasks.history("ann", task.id)
+    history = (await tasks.history("ann", HistoryQuery(task.id))).events
     assert [len(event.task.payload) for event in history] == list(range(9))
     assert {event.type for event in history[1:]} == {EventType.UPDATED}
 

@@ -10,6 +10,7 @@ import pytest
 
 from taskd.domain.event import LOG_START, EventKey
 from taskd.domain.forms import TaskPatch
+from taskd.domain.history import HistoryQuery
 from taskd.domain.model import Status
 from taskd.store.claims import ClaimStore
 from taskd.store.events import EventLog
@@ -91,7 +92,7 @@ async def test_an_event_tells_what_its_task_was(
     task = await make.one()
     await claims.claim(lease, ["default"], 1)
     await tasks.cancel(None, task.id)
-    found = [event.was for event in await tasks.history(None, task.id)]
+    found = [event.was for event in (await tasks.history(None, HistoryQuery(task.id))).events]
     assert found == [None, Status.NEW, Status.RUNNING]
     await database.execute("UPDATE events SET was = NULL")
     assert {event.was for event in await tasks.history(None, task.id)} == {None}

@@ -14,6 +14,7 @@ from typing import Any
 from taskd.http1.limits import Limits
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.supervisor import Supervisor
+from taskd.tls import Tls
 from taskd.web.connection import Connection
 from taskd.web.host import Times
 from taskd.web.message import Answer, Handler, Request, Response
@@ -178,6 +179,7 @@ async def serving(
     times: Times | None = None,
     max_connections: int = 100,
     catalog: Catalog | None = None,
+    tls: Tls | None = None,
 ) -> AsyncIterator[Serving]:
     """Run a server until the end, and see that nothing of it is left."""
     clock, supervisor = Clock(), Supervisor()
@@ -190,6 +192,7 @@ async def serving(
         max_connections=max_connections,
         clock=clock,
         catalog=catalog,
+        tls=tls,
     )
     await server.start("127.0.0.1", 0)
     found = Serving(server, clock, supervisor)

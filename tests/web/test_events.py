@@ -72,7 +72,7 @@ class Streaming:
 async def streaming(heartbeat: float = 3600) -> AsyncIterator[Streaming]:
     log = Log()
     gate = Words()
-    streams = EventStreams(log, gate.hold, heartbeat)
+    streams = EventStreams(log, gate.hold, 8, heartbeat)
     stream = route(streams.open, path="/events", query=QUERY, produces=(EVENT_STREAM,))
     async with serving(application([stream], Callers(gate))) as found:
         yield Streaming(log, found)

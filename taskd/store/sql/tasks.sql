@@ -121,5 +121,5 @@ DELETE FROM tasks WHERE id = ANY ($1::uuid[])
 SELECT owner FROM tasks WHERE id = $1
 
 -- name: history
--- A task's events that are still kept, in the order of its versions.
-SELECT * FROM event_rows WHERE id = $1 ORDER BY version
+-- A task's events that are still kept, in the order of its versions, behind one of them.
+SELECT * FROM event_rows WHERE id = $1 AND version > $2 ORDER BY version LIMIT $3
