@@ -84,8 +84,9 @@ class Raw:
     async def closed(self) -> None:
         """Wait until the server has closed, though it can tell that somebody is there."""
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                await self.answering()
+            async with asyncio.timeout(WITHIN):
+                while True:
+                    await self.answering()
 
 
 @contextlib.asynccontextmanager
