@@ -208,7 +208,7 @@ async def test_a_part_that_dies_is_told_to_who_runs_it(database_url: str) -> Non
     [
         ({"concurrency": 0}, "concurrency"),
         ({"colour": "red"}, "colour"),
-        ({"auth": "token"}, "TASKD_AUTH=token"),
+        ({"upstream_token": "tk_short"}, "upstream_token"),
         ({"http": "0.0.0.0:80"}, "loopback"),
         ({"role": "gateway"}, "TASKD_UPSTREAM"),
         ({"cache": "memcached://here"}, "cache"),

@@ -180,10 +180,11 @@ class Calls:
             self._open += 1
             self._idle.clear()
             try:
-                # Empty when the call was refused: its status is all that counts.
-                body: bytes = (
-                    await self._run(name, access, context, lambda user: run(user, request, context)) or b""
-                )
+                body: bytes | None = await self._run(name, access, context, lambda user: run(user, request, context))
+                if body is None:
+                    # gRPC sends an empty message all the same, and that needs a window as well.
+                    self._hold(0, context)
+                    return b""
                 return body
             finally:
                 seconds.observe(self._clock() - begun)

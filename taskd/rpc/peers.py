@@ -189,14 +189,17 @@ class Peers:
     def hold(self, name: str, size: int) -> Callable[[], None]:
         """Count an answer until its caller has taken it; return what is to be called then.
 
+        Of no bytes, as the end of a call is, it is always taken.
+
         Raises:
             TooMuchUnread: it would be more than may wait for this connection, or for all, and this one's is the oldest.
         """
+        is_status = not size
         size += EACH
         peer = self._peer(name)
-        if peer.held and peer.held + size > peer.allowed:
+        if not is_status and peer.held and peer.held + size > peer.allowed:
             raise _unread()
-        while self._held + size > MOST_HELD_BY_ALL and self._held:
+        while not is_status and self._held + size > MOST_HELD_BY_ALL and self._held:
             first = min((one for one in self._peers.values() if one.answers), key=_oldest)
             if first is peer:
                 raise _unread()

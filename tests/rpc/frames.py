@@ -57,10 +57,12 @@ class Raw:
         return head[3], int.from_bytes(head[5:], "big"), payload
 
     async def answering(self) -> tuple[int, int, bytes]:
-        """Return the next frame; a ping is answered first (6.7): who does not is soon taken for gone."""
+        """Return the next frame; pings and settings are answered first (6.7, 6.5.3), as they must be."""
         kind, stream, payload = await self.frame()
-        if kind == PING and payload:
+        if kind == PING:
             self.writer.write(frame(PING, 1, 0, payload))
+        elif kind == SETTINGS and payload:
+            self.writer.write(frame(SETTINGS, 1, 0, b""))
         return kind, stream, payload
 
     async def until(self, kind: int) -> bytes:
@@ -82,8 +84,9 @@ class Raw:
     async def closed(self) -> None:
         """Wait until the server has closed, though it can tell that somebody is there."""
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                await self.answering()
+            async with asyncio.timeout(WITHIN):
+                while True:
+                    await self.answering()
 
 
 @contextlib.asynccontextmanager

@@ -91,6 +91,14 @@ def test_who_has_taken_much_may_hold_more(world: World) -> None:
     assert len(world.peers) == 0
 
 
+def test_the_end_of_a_call_is_counted_and_never_refused(world: World) -> None:
+    ends = [world.peers.hold("a", 2 * MOST_HELD), *(world.peers.hold("a", 0) for _ in range(3))]
+    assert world.peers.held == 2 * MOST_HELD + 4 * EACH
+    for taken in ends:
+        taken()
+    assert len(world.peers) == 0
+
+
 async def test_when_all_hold_too_much_the_oldest_goes_and_not_who_comes(world: World) -> None:
     size = MOST_HELD // 2 - 2 * EACH
     names = [f"{number}" for number in range(MOST_HELD_BY_ALL // size - 1)]
