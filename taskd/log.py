@@ -108,12 +108,15 @@ class TextFormatter(logging.Formatter):
         return "\n".join([head, *(f"    | {_escaped(line)}" for line in _error(self, record).splitlines())])
 
 
-_SECRET = re.compile(r"(tk_)[0-9A-Za-z]{43}|(\w://[^\s:/@]*:)[^\s@/]+(?=@)")
+# A password in a URL goes on to the last `@` before a space or a quote: some write it as it is.
+_SECRET = re.compile(
+    r"""(tk_)[0-9A-Za-z]{43}|(\w://[^\s:/@]*:)[^\s"']+(?=@)|(\b(?:password|passwd|sslpassword)=)[^&\s"']+"""
+)
 
 
 def without_secrets(text: str) -> str:
     """Return a text without what must not be in a log: tokens, and passwords in URLs."""
-    return _SECRET.sub(lambda found: f"{found[1] or found[2]}***", text)
+    return _SECRET.sub(lambda found: f"{found[1] or found[2] or found[3]}***", text)
 
 
 def _timestamp(seconds: float) -> str:

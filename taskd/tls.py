@@ -14,6 +14,9 @@ from pathlib import Path
 from taskd.config import Settings
 from taskd.errors import ConfigError
 
+TRIES = 5
+"""Times that files are read which are changed meanwhile: the standard library loads a certificate only from files."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pem:
@@ -81,8 +84,18 @@ class Tls:
         self.context, self.pem = self._load()
 
     def _load(self) -> tuple[ssl.SSLContext, Pem]:
+        for _ in range(TRIES):
+            found = self._load_once()
+            if self._files() == (found[1].cert, found[1].key):
+                return found
+        raise ConfigError("TASKD_TLS_CERT and TASKD_TLS_KEY: are changing all the time")
+
+    def _files(self) -> tuple[bytes, bytes]:
+        return _read(self._cert, "TASKD_TLS_CERT"), _read(self._key, "TASKD_TLS_KEY")
+
+    def _load_once(self) -> tuple[ssl.SSLContext, Pem]:
         ca = None if self._client_ca is None else _read(self._client_ca, "TASKD_TLS_CLIENT_CA")
-        pem = Pem(_read(self._cert, "TASKD_TLS_CERT"), _read(self._key, "TASKD_TLS_KEY"), ca)
+        pem = Pem(*self._files(), ca)
         # TLS 1.2 with forward secrecy and up, by Python's defaults (ssl.create_default_context).
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_alpn_protocols(["http/1.1"])

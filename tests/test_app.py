@@ -56,7 +56,7 @@ async def test_a_task_runs_through_a_handler_of_the_program(database_url: str) -
             await eventually(lambda task=task: _is(app, task.id, "done"))
         results = [(await app.tasks.get(task.id)).result for task in made]
         assert results == [{"size": 7}, "LOUD", 2]
-        types = [event.type.value for event in await app.tasks.history(made[0].id)]
+        types = [event.type.value for event in (await app.tasks.history(made[0].id)).events]
         assert types == ["created", "started", "progress", "done"]
         assert made[0].owner == "ann"
         assert made[1].owner == "anonymous"

@@ -177,3 +177,25 @@ def test_a_second_setup_replaces_the_first_and_leaves_foreign_handlers() -> None
     assert first.getvalue() == ""
     assert second.getvalue().count("hello") == 1
     assert foreign in logging.getLogger().handlers
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("of tk_" + "a" * 43 + " too", "of tk_*** too"),
+        ("at postgresql://ann:s3cret@db/tasks", "at postgresql://ann:***@db/tasks"),
+        ("at redis://:s3@cr/et@db:1", "at redis://:***@db:1"),
+        ("at postgresql://db/x?user=ann&password=s3cret&x=1", "at postgresql://db/x?user=ann&password=***&x=1"),
+        ("tk_short, 12:30@noon, http://a:80/b", "tk_short, 12:30@noon, http://a:80/b"),
+    ],
+)
+def test_no_secret_gets_into_a_line(format: str, said: str, shown: str) -> None:
+    stream = io.StringIO()
+    log.setup(format, "info", stream)
+    logging.getLogger("taskd.test").info("%s", said, extra=log.fields(fact=said))
+    logging.getLogger("taskd.test").error("with a trace", exc_info=ValueError(said))
+    text = stream.getvalue()
+    assert text.count(shown) == 3
+    assert "s3cret" not in text
+    assert "a" * 43 not in text

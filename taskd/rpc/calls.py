@@ -41,6 +41,7 @@ Send: TypeAlias = Callable[[Answer], Awaitable[None]]
 """Sends one answer of a stream, and waits while the caller does not read."""
 
 Read: TypeAlias = Callable[[bytes], Message]
+Work: TypeAlias = "Callable[[User, bytes, Context], Awaitable[bytes]]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -89,7 +90,9 @@ class Calls:
         self._clock = clock
         self._pages = asyncio.Semaphore(MOST_PAGES)
         self._open_pages = 0
+        self._begun = 0
         self._open = 0
+        """Of those that have begun, the ones whose callers were let in."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -148,14 +151,55 @@ class Calls:
         self, name: str, access: Access, read: Read, call: Callable[..., Awaitable[Answer]]
     ) -> Callable[..., Awaitable[Any]]:
         seconds = self._catalog.grpc_seconds.labels(name)
+        run = self._limited(name, self._work(read, call))
 
+        async def answer(request: bytes, context: Context) -> bytes:
+            begun = self._clock()
+            self._begun += 1
+            self._idle.clear()
+            try:
+                body: bytes | None = await self._run(
+                    name, access, context, lambda user: run(user, request, context)
+                )
+                if body is None:
+                    # gRPC sends an empty message all the same, and that needs a window as well.
+                    self._hold(0, context)
+                    return b""
+                return body
+            finally:
+                seconds.observe(self._clock() - begun)
+                self._begun -= 1
+                if not self._begun:
+                    self._idle.set()
+
+        return answer
+
+    def _work(self, read: Read, call: Callable[..., Awaitable[Answer]]) -> Work:
+        async def work(user: User, request: bytes, context: Context) -> bytes:
+            self._peers.check(context.peer())
+            body = _encoded(await call(user, read(request)))
+            if len(body) > MAX_ANSWER:
+                raise TooLarge(f"the answer has {len(body)} bytes, more than {MAX_ANSWER}: ask for a smaller `limit`")
+            # No await from here to where gRPC has it.
+            self._hold(len(body), context)
+            return body
+
+        return work
+
+    def _limited(self, name: str, work: Work) -> Work:
+        """Bound what is worked on at once. Only who was let in counts: else others could keep them out."""
         is_page = name.rpartition("/")[2] in PAGES
 
-        async def run(user: User, request: bytes, context: Context) -> bytes:
-            if self._open > self._most_open:
+        async def limited(user: User, request: bytes, context: Context) -> bytes:
+            if self._open >= self._most_open:
                 raise Unavailable(f"more than {self._most_open} calls at once")
-            if not is_page:
-                return await work(user, request, context)
+            self._open += 1
+            try:
+                return await (page if is_page else work)(user, request, context)
+            finally:
+                self._open -= 1
+
+        async def page(user: User, request: bytes, context: Context) -> bytes:
             # Others have the rest.
             if self._open_pages > self._most_open // 2:
                 raise Unavailable(f"more than {self._most_open // 2} calls for pages at once")
@@ -166,33 +210,7 @@ class Calls:
             finally:
                 self._open_pages -= 1
 
-        async def work(user: User, request: bytes, context: Context) -> bytes:
-            self._peers.check(context.peer())
-            body = _encoded(await call(user, read(request)))
-            if len(body) > MAX_ANSWER:
-                raise TooLarge(f"the answer has {len(body)} bytes, more than {MAX_ANSWER}: ask for a smaller `limit`")
-            # No await from here to where gRPC has it.
-            self._hold(len(body), context)
-            return body
-
-        async def answer(request: bytes, context: Context) -> bytes:
-            begun = self._clock()
-            self._open += 1
-            self._idle.clear()
-            try:
-                body: bytes | None = await self._run(name, access, context, lambda user: run(user, request, context))
-                if body is None:
-                    # gRPC sends an empty message all the same, and that needs a window as well.
-                    self._hold(0, context)
-                    return b""
-                return body
-            finally:
-                seconds.observe(self._clock() - begun)
-                self._open -= 1
-                if not self._open:
-                    self._idle.set()
-
-        return answer
+        return limited
 
     def _hold(self, size: int, context: Context) -> None:
         """Count an answer until its caller has taken it: one that gives gRPC no window can make it wait for good."""

@@ -45,6 +45,9 @@ BEGINS_WITHIN = 10.0
 IDLE = 300.0
 """Seconds without a call after which a connection is closed; a client that has more to say makes another."""
 
+MAX_PENDING = 10_000
+"""Calls of all connections that wait to be looked at."""
+
 MAX_METADATA = 16 * 1024
 """Bytes of a call's metadata, as of the head of a request over HTTP."""
 
@@ -66,6 +69,9 @@ OPTIONS = {
     "grpc.http2.max_pings_without_data": 0,
     # Clients that ask more often are sent away with ENHANCE_YOUR_CALM; ours ask every `KEEPALIVE` seconds.
     "grpc.http2.min_ping_interval_without_data_ms": round(KEEPALIVE * 500),
+    # Beyond so many that wait to be looked at, core cancels calls at random, good ones too.
+    "grpc.server.max_pending_requests": MAX_PENDING,
+    "grpc.server.max_pending_requests_hard_limit": MAX_PENDING,
     # Two servers on one port would share its connections, and neither would notice.
     "grpc.so_reuseport": 0,
 }
@@ -145,7 +151,9 @@ class GrpcServer:
         try:
             found = await self._serve(f"{shown}:{port}")
         except RuntimeError:
-            raise StartError(f"gRPC can't listen on {shown}:{port}: the address is taken, or is none of here") from None
+            certificate = "" if self._tls is None else ", or the certificate is of a kind that gRPC does not know"
+            why = f"the address is taken, or is none of here{certificate}"
+            raise StartError(f"gRPC can't listen on {shown}:{port}: {why}") from None
         self.address = f"{shown}:{found}"
         self._port = found
         self._peers.start()

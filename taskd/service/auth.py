@@ -279,6 +279,8 @@ class Gate:
         begun = self._clock()
         token = None if digest is None else await self._lookups.submit(digest)
         if token is None or digest is None:
+            if digest is not None:
+                self._good.pop(digest)
             self._failures.take(place)
             self._refused.labels("unknown").inc()
             logger.warning("a token names nobody", extra=log.fields(address=place))

@@ -182,6 +182,18 @@ async def test_of_one_address_no_more_are_looked_up_at_once_than_may_name_nobody
     assert [type(answer) for answer in answers].count(RateLimited) == 100 - FAILURES_AT_ONCE
 
 
+async def test_a_token_that_was_good_once_is_guessed_like_any_other(world: World) -> None:
+    token = world.tokens.add()
+    await world.who(token)
+    world.tokens.revoke(token)
+    world.now += BELIEVED
+    for _ in range(FAILURES_AT_ONCE):
+        with pytest.raises(Unauthenticated):
+            await world.who(token)
+    with pytest.raises(RateLimited):
+        await world.who(token)
+
+
 async def test_many_good_ones_from_one_address_wait_for_each_other_and_all_come_in(world: World) -> None:
     tokens = [world.tokens.add(f"user{number}") for number in range(200)]
     users = await asyncio.gather(*(world.who(token) for token in tokens))
