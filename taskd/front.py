@@ -120,8 +120,8 @@ class Front:
 
     def _cache_health(self) -> PartHealth:
         fault = None if self.cache is None else self.cache.fault
-        # Without it all is answered, by the service behind it: no reason to be sent no work. Where it is and what it said
-        # is for the log: anybody may ask this.
+        # Without it all is answered, by the service behind it: no reason to be sent no work. Where it is, and what it
+        # said, is for the log: anybody may ask this.
         return PartHealth(True, "ok" if fault is None else "away; reads go to the database")
 
     def begin_anew(self) -> None:
