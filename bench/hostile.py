@@ -29,9 +29,9 @@ from threading import Thread
 from bench.crowd import Crowd, Meter
 
 MIB = 1024 * 1024
-START = b"POST /tasks HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nX-Taskd-User: bad\r\n"
+START = b"POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nX-Taskd-User: bad\r\n"
 SOCKET = (
-    b"GET /ws?user=bad&client=c%d HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /ws?user=bad&client=c%d HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 
@@ -80,7 +80,7 @@ def dripping(bench: Bench) -> None:
 def unread(bench: Bench) -> None:
     """2 000 that ask for 1.6 MiB again and again and read nothing."""
     bench.fill(200, 8 * 1024)
-    ask = b"GET /tasks?limit=200 HTTP/1.1\r\nHost: h\r\nX-Taskd-User: bad\r\n\r\n"
+    ask = b"GET /tasks?limit=200 HTTP/1.1\r\nHost: localhost\r\nX-Taskd-User: bad\r\n\r\n"
     bench.crowd.join(2_000, lambda n: ask * 20, reads=False)
     bench.crowd.watch(90)
 
@@ -108,7 +108,7 @@ def endless(bench: Bench) -> None:
 
 def pipelined(bench: Bench) -> None:
     """100 000 requests on one connection, sent without waiting, and their answers read."""
-    ask = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+    ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     bench.crowd.join(1)
     (one,) = bench.crowd.all
     one.setblocking(True)
