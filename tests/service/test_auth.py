@@ -273,8 +273,9 @@ async def test_who_stays_is_told_when_the_token_is_gone(world: World) -> None:
         world.gate.hold(user, lambda name=name: ended.append(name))  # type: ignore[misc]
     assert await world.gate.run_once() == LOOK_EVERY
     assert ended == []
-    world.tokens.revoke(token)
     world.now += LOOK_EVERY
+    await world.who(token)
+    world.tokens.revoke(token)
     await world.gate.run_once()
     assert sorted(ended) == ["a", "b"]
     # And at once: what was believed is not any more.
