@@ -8,7 +8,7 @@ and makes room like any other. Each handshake shows the certificate as it is by 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from taskd.runtime.descriptors import reset
 from taskd.tls import Tls
@@ -37,8 +37,8 @@ class Handshake(asyncio.Protocol):
         self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's is none by its class.
+        self._transport = transport = cast(asyncio.Transport, transport)
         # What comes is for the handshake.
         transport.pause_reading()
         self._server.opened(self)

@@ -1,0 +1,183 @@
+"""Servers in processes of their own, what they cost, and load from another process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        number: int = found.getsockname()[1]
+        return number
+
+
+@dataclass
+class Server:
+    """One server.
+
+    Args:
+        name: as tables show it.
+        command: `{port}` in it stands for its port.
+        environment: besides this process's own.
+        headers: of each request.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, path: str = "/tasks") -> None:
+        """Start it, and wait until it answers."""
+        command = [word.format(port=self.port) for word in self.command]
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - the process has it
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        until = time.monotonic() + 60
+        while True:
+            try:
+                self.ask("GET", path)
+                return
+            except urllib.error.HTTPError:
+                raise
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    log.seek(0)
+                    raise SystemExit(f"{self.name} did not start:\n{log.read().decode()}") from None
+                time.sleep(0.05)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """Make a request, and return the body of its answer."""
+        headers = {"Content-Type": "application/json", **self.headers}
+        request = urllib.request.Request(self.url + path, body, headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found: bytes = answer.read()
+            return found
+
+    def stop(self) -> None:
+        """End it, and all that it has started."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def cpu(self) -> float:
+        """Return the seconds of processor time that it has used, with all that it has started."""
+        assert self.process is not None
+        return sum(_cpu_of(pid) for pid in _family(self.process.pid))
+
+    def memory(self) -> int:
+        """Return the bytes of it in memory that it shares with nobody, and its part of what it does."""
+        assert self.process is not None
+        return sum(pss(pid) for pid in _family(self.process.pid))
+
+
+def pss(pid: int) -> int:
+    """Return a process's proportional set size in bytes (proc(5), `smaps_rollup`)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss: +(\d+) kB", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def _family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in _family(int(child)))]
+
+
+def _cpu_of(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of a load: answers per second, processor time per answer, and their latency in milliseconds."""
+
+    rate: float
+    cpu: float
+    p50: float
+    p99: float
+
+
+# Prints what wrk's own report has, in a form that is easy to read (wrk, SCRIPTING).
+_DONE = """
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration, latency:percentile(50),
+    latency:percentile(99), errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"""
+
+
+def wrk(server: Server, path: str, *, connections: int, seconds: float, script: str = "") -> Load:
+    """Ask for a path as fast as the answers come.
+
+    Args:
+        script: in Lua, which may say what is asked for.
+
+    Raises:
+        SystemExit: an answer was none, or an error.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in server.headers.items())
+        file.write(headers + script + _DONE)
+        file.flush()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", file.name, server.url + path]
+        before = server.cpu()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        used = server.cpu() - before
+    found = re.search(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+)$", done.stdout, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"wrk failed: {done.stdout}{done.stderr}")
+    number, microseconds, p50, p99, errors = map(int, found.groups())
+    if errors or not number:
+        raise SystemExit(f"{server.name}: {errors} of {number} requests for {path} failed")
+    return Load(number / microseconds * 1e6, used / number, p50 / 1000, p99 / 1000)
+
+
+@contextlib.contextmanager
+def postgres(**settings: str) -> Iterator[Any]:
+    """Run a PostgreSQL that keeps what it is told, whatever happens."""
+    from tests.clusters import Cluster
+
+    safe = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
+    cluster = Cluster(safe | settings)
+    try:
+        cluster.start_now()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+def python(*words: str) -> list[str]:
+    """Return the command of a Python program."""
+    return [sys.executable, *words]
