@@ -21,6 +21,7 @@ from taskd.service.ports import Feed, PartHealth, Tasks, View
 from taskd.service.views import LIST, TASK, pack_view, unpack_view, view_size
 from taskd.tls import Tls
 from taskd.web.application import SOCKET_PATH, application, bare_routes, routes
+from taskd.web.hot import HotAnswers
 from taskd.web.identity import Callers
 from taskd.web.server import MAX_CONNECTIONS, HttpServer
 from taskd.web.upgrade import Upgrade
@@ -82,6 +83,7 @@ class Front:
             max_connections=shares.http,
             catalog=catalog,
             tls=tls,
+            hot=HotAnswers(self.reads.still, gate.believes, catalog),
         )
         if self.cache is not None:
             health.add("cache", self._cache_health)

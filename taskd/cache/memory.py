@@ -127,6 +127,10 @@ class MemoryCache(Generic[V]):
 
     async def get(self, key: Key) -> Found[V]:
         """Return what is kept under the key, if its scope's generation has not ended since."""
+        return self.look(key)
+
+    def look(self, key: Key) -> Found[V]:
+        """Return the same, without waiting for anything."""
         kept = self._kept.get(key)
         scope = self._scopes.get(key.scope)
         if scope is not None:

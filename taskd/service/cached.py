@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
 from taskd.cache.flight import Flights
+from taskd.cache.memory import MemoryCache
 from taskd.cache.port import Cache, Key
 from taskd.domain.event import Event
 from taskd.domain.forms import TaskPatch
@@ -83,6 +85,15 @@ class CachedReads:
 
         return await self._read(user, page_key(query), load)
 
+    def still(self, view: View) -> bool:
+        """Return whether a read would give this very view now, out of this process's memory; that counts as a hit."""
+        if view.key is None or not isinstance(self._cache, MemoryCache):
+            return False
+        if self._cache.look(view.key).value is not view:
+            return False
+        self._count[view.key.cache, "hit"].inc()
+        return True
+
     def observe(self, events: Sequence[Event]) -> None:
         """End what the log says has changed; a listener of the feed.
 
@@ -141,6 +152,8 @@ class CachedReads:
             nonlocal result
             result = "miss"
             view = await load()
+            if isinstance(cache, MemoryCache):
+                view = replace(view, key=key)
             if found.ticket is not None:
                 cache.put(key, found.ticket, view)
             return view

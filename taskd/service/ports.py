@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from taskd.cache.port import Key
 from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.history import HistoryPage, HistoryQuery
@@ -76,6 +77,8 @@ class View:
     """Whose task it is; empty for a page."""
     next_cursor: str | None = None
     """Of a page: where the next one begins, None at the end."""
+    key: Key | None = field(default=None, compare=False)
+    """Under which it is cached in this process; None: it is not, or elsewhere."""
 
 
 class Reads(Protocol):

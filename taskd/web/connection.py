@@ -99,6 +99,9 @@ class Connection(asyncio.Protocol):
             self._weigh()
         elif self.phase is not Phase.LINGER and self.phase is not Phase.CLOSING:
             if self.phase is Phase.IDLE:
+                if self._served and self._writable is None and (again := self._server.again(self, data)):
+                    self._transport.write(again)
+                    return
                 self._enter(Phase.HEAD)
             self._parser.feed(data)
             self._advance()
@@ -296,6 +299,8 @@ class Connection(asyncio.Protocol):
                 keep_alive = await self._stream(request.head, answer, keep_alive)
             else:
                 self._write_response(request.head, answer, keep_alive)
+                if keep_alive:
+                    self._server.keep(request, answer)
                 if request.head.method != "HEAD":
                     await self._write_rest(answer.body)
         except Exception:

@@ -12,7 +12,7 @@ from taskd.http1.limits import Limits
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.budget import Budget
 from taskd.runtime.supervisor import Supervisor
-from taskd.web.message import Handler
+from taskd.web.message import Handler, Request, Response
 
 if TYPE_CHECKING:
     from taskd.web.upgrade import Upgrader
@@ -64,6 +64,12 @@ class Host(Protocol[C]):
     def opened(self, connection: C) -> None: ...
 
     def closed(self, connection: C) -> None: ...
+
+    def again(self, connection: C, data: bytes) -> bytes | None:
+        """Return the answer to a request with these very bytes, if it is known; the connection is idle anew then."""
+
+    def keep(self, request: Request, answer: Response) -> None:
+        """Take note of an answer, over a connection that goes on."""
 
     def begin(self, body: int) -> bool:
         """Return whether a request with a body of this size can be worked on now; call `end` then."""

@@ -13,6 +13,7 @@ from taskd.domain.model import User
 from taskd.errors import Malformed, UnsupportedMedia
 from taskd.http1.head import Head
 from taskd.runtime.buckets import Allowance
+from taskd.service.ports import View
 
 Headers = Sequence[tuple[str, str]]
 
@@ -69,10 +70,12 @@ class Response:
     body: bytes = b""
     media_type: str = JSON
     headers: Headers = ()
+    view: View | None = None
+    """What it shows, and nothing that is not in that or in the request."""
 
     def with_headers(self, *headers: tuple[str, str]) -> Response:
         """Return this answer with more header fields."""
-        return Response(self.status, self.body, self.media_type, (*self.headers, *headers))
+        return Response(self.status, self.body, self.media_type, (*self.headers, *headers), self.view)
 
 
 class Sink(Protocol):

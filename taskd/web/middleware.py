@@ -196,7 +196,7 @@ def compressed(inner: Handler) -> Handler:
         asked = request.head.get(b"accept-encoding")
         if asked is None or best(asked, ["gzip", "identity"]) != "gzip":
             return answer.with_headers(vary)
-        packed = Response(answer.status, await pack(request, answer), answer.media_type, answer.headers)
+        packed = Response(answer.status, await pack(request, answer), answer.media_type, answer.headers, answer.view)
         return packed.with_headers(vary, ("Content-Encoding", "gzip"))
 
     return handle

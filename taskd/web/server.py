@@ -15,8 +15,9 @@ from taskd.runtime.supervisor import Supervisor
 from taskd.tls import Tls
 from taskd.web.connection import Connection
 from taskd.web.host import Times
+from taskd.web.hot import HotAnswers
 from taskd.web.listening import ListeningSocket, listen
-from taskd.web.message import Handler
+from taskd.web.message import Handler, Request, Response
 from taskd.web.secured import Handshake
 from taskd.web.upgrade import Upgrader
 
@@ -70,6 +71,7 @@ class HttpServer:
         clock: monotonic seconds, for deadlines.
         catalog: where requests are counted that never reach `handle`, because they can't be read.
         tls: the certificate that is shown; None: no TLS.
+        hot: answers that are given again at once.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class HttpServer:
         clock: Clock = monotonic,
         catalog: Catalog | None = None,
         tls: Tls | None = None,
+        hot: HotAnswers | None = None,
     ) -> None:
         self._tls = tls
+        self._hot = hot
         self.handle = handle
         self.supervisor = supervisor
         self.upgrader = upgrader
@@ -229,6 +233,19 @@ class HttpServer:
         if found is None or found.deadline is None:
             return None
         return found if found.deadline - self.times.idle + IDLE <= self.clock() else None
+
+    def again(self, connection: Guest, data: bytes) -> bytes | None:
+        """Return the answer to a request with these very bytes, if it is known; the connection is idle anew then."""
+        answer = None if self._hot is None or self.draining else self._hot.find(data)
+        if answer is not None:
+            self.idle[connection] = self.idle.pop(connection, None)
+            connection.deadline = self.clock() + self.times.idle
+        return answer
+
+    def keep(self, request: Request, answer: Response) -> None:
+        """Take note of an answer, over a connection that goes on."""
+        if self._hot is not None:
+            self._hot.keep(request, answer)
 
     def begin(self, body: int) -> bool:
         """Return whether a request with a body of this size can be worked on now; call `end` then."""

@@ -158,7 +158,7 @@ def _viewed(view: View, tags: etag.Tags | None, strength: str = "") -> Response:
     headers = [("ETag", strength + etag.quote(view.etag))]
     if tags is not None and tags.has_weak(view.etag):
         return Response(304, headers=headers)
-    return Response(200, view.body, headers=headers)
+    return Response(200, view.body, headers=headers, view=view)
 
 
 def _idempotency_key(request: Request) -> str | None:

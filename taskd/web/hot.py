@@ -1,0 +1,110 @@
+"""Answers that are given again at once: to the very bytes of a request, as long as they would be made anew the same.
+
+Whoever reads one task or list again and again over one connection sends the same bytes each time, and most of the work
+on them comes to the same: parsing, routing, who calls, what is in the cache, compressing, the head of the answer. What
+may have changed meanwhile is looked at each time: whether the caller's token is still believed, and whether the cache
+still has the very view that is shown. All else that an answer depends on is in the request's bytes. Only where that is
+so are answers kept: reads of views, without a limit of calls, while no line is logged for each request.
+
+What differs from one answer to the next is made anew: `Date` and `X-Request-Id`; and each is counted and timed as any
+other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from taskd.cache.ttl import TTLCache
+from taskd.clock import Clock, monotonic
+from taskd.domain.model import User
+from taskd.http1.encode import http_date, response_head
+from taskd.metrics.catalog import Catalog
+from taskd.metrics.registry import Counter, Histogram
+from taskd.service.ports import View
+from taskd.web.answers import PIECE
+from taskd.web.message import Request, Response
+
+logger = logging.getLogger("taskd.http")
+
+KEPT, KEPT_BYTES, KEPT_FOR = 1000, 8 * 1024 * 1024, 60.0
+"""Answers that are kept, their bytes with those of their requests, and for how many seconds."""
+
+_ANEW = frozenset(("X-Request-Id",))
+_OWN = (b"x-request-id", b"traceparent")
+"""Fields that make a request one of a kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """One answer: what it shows, to whom, and what is the same each time."""
+
+    view: View
+    user: User
+    rest: bytes
+    """From behind the request's id to the end of the body."""
+    requests: Counter
+    seconds: Histogram
+
+
+class HotAnswers:
+    """Finds and keeps them.
+
+    Args:
+        still: says whether a view is what a read would give now, and counts that read.
+        believes: says whether a user would be let in now without a look.
+        catalog: where requests are counted.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        still: Callable[[View], bool],
+        believes: Callable[[User], bool],
+        catalog: Catalog,
+        clock: Clock = monotonic,
+    ) -> None:
+        self._still = still
+        self._believes = believes
+        self._catalog = catalog
+        self._clock = clock
+        self._kept: TTLCache[bytes, Hot] = TTLCache(ttl=KEPT_FOR, entries=KEPT, size=KEPT_BYTES, clock=clock)
+        # Ids that nobody else gives: of this process, and then of one answer.
+        self._process = os.urandom(8).hex()
+        self._numbers = count()
+
+    def find(self, data: bytes) -> bytes | None:
+        """Return the answer to a request whose bytes these are, if it is known and may be given."""
+        hot = self._kept.get(data)
+        if hot is None or logger.isEnabledFor(logging.INFO):
+            return None
+        begun = self._clock()
+        if not self._believes(hot.user) or not self._still(hot.view):
+            self._kept.pop(data)
+            return None
+        hot.requests.inc()
+        start = f"HTTP/1.1 200 OK\r\nDate: {http_date(time.time())}\r\nX-Request-Id: {self._process}"
+        answer = f"{start}{next(self._numbers):016x}\r\n".encode("ascii") + hot.rest
+        hot.seconds.observe(self._clock() - begun)
+        return answer
+
+    def keep(self, request: Request, answer: Response) -> None:
+        """Keep an answer that was just given over a connection that goes on, if it may be given again."""
+        head, view = request.head, answer.view
+        if view is None or view.key is None or answer.status != 200 or head.method != "GET" or head.version != (1, 1):
+            return
+        if request.allowance is not None or len(answer.body) > PIECE or any(name in _OWN for name, _ in head.headers):
+            return
+        headers = [pair for pair in answer.headers if pair[0] not in _ANEW]
+        headers += [("Content-Type", answer.media_type), ("Content-Length", str(len(answer.body)))]
+        # Without the status line and the date that it begins with.
+        fields = response_head(200, headers, now=0).split(b"\r\n", 2)[2]
+        rest = fields + answer.body
+        series = self._catalog.http_requests.labels("GET", request.route, "200")
+        timed = self._catalog.http_seconds.labels("GET", request.route)
+        self._kept.expire(16)
+        self._kept.put(head.raw, Hot(view, request.user, rest, series, timed), size=len(head.raw) + len(rest))
