@@ -13,8 +13,9 @@ test: $(BIN)/ruff ## all tests, on a real PostgreSQL
 schemathesis: $(BIN)/ruff ## the OpenAPI document against the server, for a quarter of an hour; the short form is a test
 	SCHEMATHESIS_EXAMPLES=1000 $(BIN)/python -m pytest -s tests/openapi
 
-bench: $(BIN)/ruff ## the measurements behind docs/decisions
-	$(BIN)/python -m bench.layout
+bench: $(BIN)/ruff ## taskd beside its peers, into docs/benchmarks.md; wants wrk
+	$(BIN)/pip install -q -e '.[embedded,bench]'
+	$(BIN)/python -m bench.against rest --write
 
 proto: ## the code in taskd/v1, from proto/
 	$(PYTHON) -m venv .venv-proto

@@ -2,19 +2,23 @@
 
     python -m bench.against rest [--rounds 5] [--seconds 4]
 
-All servers have one process, uvloop, ten connections to the same PostgreSQL (`fsync` and `synchronous_commit` on), and
-answer as many tasks with the same fields. taskd checks tokens, counts metrics and keeps its event log meanwhile, as it
-always does. In each round each server is asked once, in turn.
+All servers have one process, ten connections to the same PostgreSQL (`fsync` and `synchronous_commit` on), and answer
+as many tasks with the same fields; the peers and the bare protocol run on uvloop, taskd on asyncio's own loop. It
+checks tokens, counts metrics and keeps its event log meanwhile, as it always does; like its peers, it logs no line for
+each request. In each round each server is asked once, in turn.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import asyncpg
 
 from bench.servers import Load, Server, free_port, postgres, python, wrk
 
@@ -93,7 +97,15 @@ def fill(url: str, ids: Sequence[str]) -> None:
         'new', 0, 0, 5, 300, 1, now(), now() FROM (VALUES {listed}) t (id);
     ANALYZE peer_tasks;
     """
-    subprocess.run(["psql", "-q", "-v", "ON_ERROR_STOP=1", url], input=statement, text=True, check=True)
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
 
 
 @contextmanager
