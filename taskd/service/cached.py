@@ -87,7 +87,7 @@ class CachedReads:
 
     def still(self, view: View) -> bool:
         """Return whether a read would give this very view now, out of this process's memory; that counts as a hit."""
-        if view.key is None or not isinstance(self._cache, MemoryCache):
+        if not isinstance(view.key, Key) or not isinstance(self._cache, MemoryCache):
             return False
         if self._cache.look(view.key).value is not view:
             return False

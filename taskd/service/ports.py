@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from taskd.cache.port import Key
 from taskd.domain.event import LOG_START, Event, EventKey
 from taskd.domain.forms import TaskPatch
 from taskd.domain.history import HistoryPage, HistoryQuery
@@ -77,8 +76,8 @@ class View:
     """Whose task it is; empty for a page."""
     next_cursor: str | None = None
     """Of a page: where the next one begins, None at the end."""
-    key: Key | None = field(default=None, compare=False)
-    """Under which it is cached in this process; None: it is not, or elsewhere."""
+    key: object = field(default=None, compare=False)
+    """What the cache of this process has it under; None: it has not."""
 
 
 class Reads(Protocol):

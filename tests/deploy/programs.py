@@ -13,9 +13,10 @@ PACKAGES = {
     "node": "nodejs",
     "npm": "npm",
     "strip": "binutils",
+    "wrk": "wrk",
     "chromium": "chromium",
 }
-"""Each program, and the package that has it in Debian."""
+"""Each program, and the package that has it in Debian; `wrk` is for the benchmark in miniature."""
 
 
 def needs(program: str) -> pytest.MarkDecorator:
