@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -230,7 +231,6 @@ class Client:
         """
         wanted = id_text(task_id)
         watch = self._watch(watch_request(None, (), (), [wanted], False))
-        looked = False
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -241,13 +241,9 @@ class Client:
                         continue
                     # Each stream begins before this look, so no end falls in between. The server's signs of life are a
                     # reason to look too: by several servers, the one that is asked may know less than the other told.
-                    try:
+                    # Somebody answered the watch: if nobody answers this look, the watch goes on to tell.
+                    with contextlib.suppress(Unavailable):
                         task = await self._get_again(wanted, request_id)
-                    except Unavailable:
-                        if not looked:
-                            raise
-                    else:
-                        looked = True
                         if task.is_final:
                             return task
         finally:

@@ -214,7 +214,7 @@ async def test_a_consumer_that_is_closed_as_slow_is_counted_as_such(database_url
     async with embedded(database_url, role="api") as server, server.client() as client:
         reader, writer = await asyncio.open_connection(*server.address.split(":"))
         writer.write(
-            b"GET /ws?user=ann HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /ws?user=ann HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         await reader.readuntil(b"\r\n\r\n")

@@ -129,5 +129,5 @@ def _task(frame: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _history(client: Any, task_id: str) -> list[int]:
-    events = (await client.get(f"/tasks/{task_id}/events")).json()["events"]
+    events = (await client.get(f"/tasks/{task_id}/events?limit=200")).json()["events"]
     return [event["task"]["version"] for event in events]

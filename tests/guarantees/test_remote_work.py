@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.rpc.working import attempt_of, done, released, working
+from tests.rpc.working import done, released, working
 from tests.running import Server, served
 from tests.waiting import eventually
 
@@ -65,7 +65,8 @@ async def test_a_cancellation_reaches_a_worker_whose_stream_ends_at_another_proc
         made = (await client.post("/tasks", json={"title": "t", "kind": "remote"})).json()
         [task] = await stream.tasks()
         assert (await client.post(f"/tasks/{made['id']}/cancel")).json()["status"] == "running"
-        assert (await stream.hear("cancel")).attempt == attempt_of(task)
+        told = (await stream.hear("cancel")).attempt
+        assert (told.task_id, told.attempt) == (task.id, task.attempt)
         assert await stream.settle(released(task)) == {(task.id, 1): True}
 
         async def is_cancelled() -> bool:
