@@ -54,15 +54,20 @@ async def test_a_hit_is_the_same_answer_with_the_same_tag(database_url: str, fro
 
 @both
 async def test_after_the_answer_to_a_change_no_read_gives_what_was_before(database_url: str, front: str) -> None:
-    """Readers ask all the time, so that there always is a load for a change to race with."""
-    async with served_by(front, database_url, role="api", **CACHED) as server, server.client() as client:
+    """Readers ask all the time, so that there always is a load for a change to race with.
+
+    They have a client of their own: the pool of httpx lets one request wait for as long as others take each connection
+    in the turn in which it is free.
+    """
+    running = served_by(front, database_url, role="api", **CACHED)
+    async with running as server, server.client() as client, server.client() as reader:
         path = await create(client)
         done = asyncio.Event()
 
         async def ask() -> None:
             while not done.is_set():
-                await client.get(path)
-                await client.get("/tasks?status=new")
+                await reader.get(path)
+                await reader.get("/tasks?status=new")
 
         readers = [asyncio.create_task(ask()) for _ in range(4)]
         for n in range(30):
