@@ -7,6 +7,7 @@ from collections.abc import Callable
 from taskd import __version__
 from taskd.config import Settings
 from taskd.domain.model import Role, User
+from taskd.domain.token import authorization_of
 from taskd.front import Front
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.lag import LoopLag
@@ -38,7 +39,7 @@ class Gateway:
         self.channel = open_channel(upstream, trust=upstream_trust(settings))
         token = settings.upstream_token
         # Where callers are taken at their word, here and there, so is this one.
-        itself = User("gateway", Role.ADMIN, authorization=None if token is None else f"Bearer {token}")
+        itself = User("gateway", Role.ADMIN, authorization=None if token is None else authorization_of(token))
         self.feed = RemoteFeed(self.channel, itself, self.supervisor)
         known = RemoteTokens(self.channel, itself) if settings.auth == "token" else None
         proxies = settings.trusted_proxies

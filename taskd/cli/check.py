@@ -11,6 +11,7 @@ from typing import NamedTuple
 from taskd import config
 from taskd.config import Settings, validate_start
 from taskd.domain.model import ListQuery, User
+from taskd.domain.token import authorization_of
 from taskd.errors import ConfigError, Forbidden, Unauthenticated, Unavailable
 from taskd.runtime.supervisor import Supervisor
 from taskd.store.listener import Listener
@@ -137,7 +138,7 @@ async def _upstream(settings: Settings, target: str) -> Finding:
 
     channel = open_channel(target, trust=upstream_trust(settings))
     token = settings.upstream_token
-    user = User("anonymous", authorization=None if token is None else f"Bearer {token}")
+    user = User("anonymous", authorization=None if token is None else authorization_of(token))
     try:
         await RemoteTasks(channel, seconds=5.0).list(user, ListQuery("anonymous", limit=1))
         if token is not None:

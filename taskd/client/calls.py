@@ -10,8 +10,8 @@ from typing import TypeVar
 import grpc
 
 from taskd.clock import Clock, monotonic
-from taskd.domain.fields import Bad
-from taskd.domain.forms import OWNER
+from taskd.domain.forms import parse_owner
+from taskd.domain.token import authorization_of
 from taskd.errors import Fault, Invalid, StartError, TaskdError, Unavailable
 from taskd.rpc.channel import open_channel
 from taskd.rpc.status import error_of
@@ -41,10 +41,9 @@ def caller_metadata(user: str | None, token: str | None) -> Metadata:
     if token is not None:
         if not _TOKEN.fullmatch(token):
             raise Invalid([Fault("token", "must be visible ASCII characters")])
-        metadata.append(("authorization", f"Bearer {token}"))
+        metadata.append(("authorization", authorization_of(token)))
     if user is not None:
-        if isinstance(checked := OWNER.check(user), Bad):
-            raise Invalid([Fault("user", checked.message)])
+        parse_owner(user, "user")
         # Text in metadata is ASCII only; a name that ends in -bin has bytes (gRPC over HTTP/2, Custom-Metadata).
         plain = user.isascii() and user.isprintable() and user == user.strip()
         metadata.append(("x-taskd-user", user) if plain else ("x-taskd-user-bin", user.encode()))

@@ -42,6 +42,7 @@ class Field(Protocol):
     def schema(self) -> Schema:
         """Return its JSON Schema."""
 
+
 _NO_NUL = "^[^\\u0000]*$"
 
 

@@ -181,6 +181,17 @@ def _new_task(good: dict[str, Any]) -> NewTask:
     return NewTask(**good)
 
 
+def parse_owner(text: str, name: str) -> str:
+    """Return an owner's name that was given as `name`.
+
+    Raises:
+        Invalid: it is none that an owner can have.
+    """
+    if isinstance(checked := OWNER.check(text), Bad):
+        raise Invalid([Fault(name, checked.message)])
+    return text
+
+
 def parse_new_task(body: Any) -> NewTask:
     """Return the task that a request's body asks for.
 

@@ -20,6 +20,8 @@ _LENGTH = 43
 """Of 2**256 - 1 in base 62."""
 
 TOKEN = re.compile(rf"tk_[0-9A-Za-z]{{{_LENGTH}}}")
+# RFC 6750 2.1. The scheme's name is in any case (RFC 9110 11.1).
+_BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
 
 MAX_NOTE = 200
 
@@ -57,3 +59,14 @@ def new_token() -> str:
 def digest_of(token: str) -> bytes | None:
     """Return the SHA-256 of a token, 32 bytes, or None for a text that can be none."""
     return hashlib.sha256(token.encode("ascii")).digest() if TOKEN.fullmatch(token) else None
+
+
+def authorization_of(token: str) -> str:
+    """Return the value of `Authorization` that shows a token."""
+    return f"Bearer {token}"
+
+
+def token_in(authorization: bytes) -> str:
+    """Return what such a value shows; empty, which is no token, when it is of another scheme."""
+    found = _BEARER.fullmatch(authorization)
+    return "" if found is None else found[1].decode("ascii")

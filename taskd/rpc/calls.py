@@ -27,7 +27,7 @@ from taskd.domain.model import User
 from taskd.errors import Malformed, TaskdError, TooLarge, Unauthenticated, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.channel import MAX_ANSWER
-from taskd.rpc.identity import RULES, Metadata, caller_of
+from taskd.rpc.identity import RULES, Metadata, bytes_of, caller_of
 from taskd.rpc.peers import Peers
 from taskd.rpc.status import INSIDE, TRAILER, Code, code_of, status_of
 from taskd.service.auth import Gate
@@ -280,8 +280,7 @@ class Calls:
     ) -> Any:
         begun = self._clock()
         metadata = _metadata(context)
-        given = metadata.get("x-request-id")
-        request_id = log.request_id_of(given.encode("latin-1", "replace") if isinstance(given, str) else given)
+        request_id = log.request_id_of(bytes_of(metadata, "x-request-id"))
         token = log.request_id.set(request_id)
         code, user = Code.OK, None
         try:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 
 from taskd.domain.access import Access
-from taskd.domain.fields import Bad
-from taskd.domain.forms import OWNER
-from taskd.errors import Fault, Invalid
+from taskd.domain.forms import parse_owner
+from taskd.domain.token import token_in
 from taskd.service.auth import ANONYMOUS, Caller, Gate
 
 Metadata = Mapping[str, str | bytes]
@@ -41,8 +40,6 @@ RULES: Mapping[str, Access] = {
 }
 """Whom each call is for; one that is not in here can't be served."""
 
-# RFC 6750 2.1.
-_BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
 # gRPC core, "address_utils": `ipv4:127.0.0.1:50051`, and an address of version 6 percent-encoded in brackets.
 _PEER = re.compile(r"ipv4:([0-9.]+):[0-9]+|ipv6:(?:%5B|\[)([^%\]]+)(?:%[^\]]*?)?(?:%5D|\]):[0-9]+")
 
@@ -60,17 +57,15 @@ def caller_of(metadata: Metadata, peer: str, gate: Gate) -> Caller:
     """
     if gate.by_word:
         return Caller(word=_word(metadata))
-    given = metadata.get("authorization")
+    given = bytes_of(metadata, "authorization")
     address = _PEER.fullmatch(peer)
     found = address[1] or address[2] if address else peer
-    found = gate.address(found, _bytes(metadata, "forwarded"), _bytes(metadata, "x-forwarded-for"))
-    if given is None:
-        return Caller(address=found)
-    bearer = _BEARER.fullmatch(given if isinstance(given, str) else given.decode("latin-1"))
-    return Caller(bearer[1] if bearer else "", address=found)
+    found = gate.address(found, bytes_of(metadata, "forwarded"), bytes_of(metadata, "x-forwarded-for"))
+    return Caller(None if given is None else token_in(given), address=found)
 
 
-def _bytes(metadata: Metadata, name: str) -> bytes | None:
+def bytes_of(metadata: Metadata, name: str) -> bytes | None:
+    """Return what a call says under a name, as HTTP would have it."""
     given = metadata.get(name)
     return given.encode("latin-1", "replace") if isinstance(given, str) else given
 
@@ -80,7 +75,4 @@ def _word(metadata: Metadata) -> str:
     if given is None:
         return ANONYMOUS
     text = given.decode("utf-8", "surrogateescape") if isinstance(given, bytes) else given
-    name = OWNER.check(text)
-    if isinstance(name, Bad):
-        raise Invalid([Fault(USER, name.message)])
-    return name
+    return parse_owner(text, USER)

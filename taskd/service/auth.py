@@ -25,7 +25,7 @@ from taskd.cache.ttl import TTLCache
 from taskd.clock import Clock, monotonic
 from taskd.domain.access import Access, require
 from taskd.domain.model import Role, User
-from taskd.domain.token import Token, digest_of
+from taskd.domain.token import Token, authorization_of, digest_of
 from taskd.errors import Forbidden, RateLimited, Unauthenticated, Unavailable
 from taskd.http1.forwarded import Network, client_of
 from taskd.metrics.catalog import Catalog
@@ -156,7 +156,7 @@ class Gate:
         token = None if digest is None else self._believed.get(digest)
         if token is None:
             token = await self._verified(digest, place_of(caller.address))
-        return User(token.user, token.role, token=token.digest, authorization=f"Bearer {caller.token}")
+        return User(token.user, token.role, token=token.digest, authorization=authorization_of(caller.token))
 
     def believes(self, user: User) -> bool:
         """Return whether a caller who was let in as this user would be so now, without a look and at no charge."""

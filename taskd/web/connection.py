@@ -41,10 +41,9 @@ READ_AHEAD = 64 * 1024
 
 READ_SIZE = 16 * 1024
 """Bytes of one read."""
+
 LEAST = 16 * 1024
 """Bytes that a client must take of an answer in the time that it has; one that takes less does not read."""
-
-
 
 
 class Connection(asyncio.Protocol):

@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection, Sequence
 
 from taskd.domain.access import Access
-from taskd.domain.fields import Bad
-from taskd.domain.forms import OWNER
+from taskd.domain.forms import parse_owner
 from taskd.domain.model import User
+from taskd.domain.token import token_in
 from taskd.errors import Fault, Forbidden, Invalid
 from taskd.http1.head import Head
 from taskd.service.auth import ANONYMOUS, Caller, Gate, TooManyCalls
@@ -17,8 +17,6 @@ from taskd.web.message import Request
 
 Query = Sequence[tuple[str, str]]
 
-# RFC 6750 2.1. The scheme's name is in any case (RFC 9110 11.1).
-_BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
 _PORT = re.compile(r":[0-9]*\Z")
 _OFFERED = re.compile(r"bearer\.([0-9A-Za-z_]+)")
 
@@ -96,10 +94,7 @@ def is_local(name: str) -> bool:
 def _token(head: Head) -> str | None:
     """Return what `Authorization` shows; of another scheme, or sent twice, it is no token."""
     given = head.get(b"authorization")
-    if given is None:
-        return None
-    found = _BEARER.fullmatch(given)
-    return "" if found is None else found[1].decode("ascii")
+    return None if given is None else token_in(given)
 
 
 def _offered(head: Head) -> str | None:
@@ -118,15 +113,8 @@ def _word(head: Head, query: Query) -> str:
     """
     given = head.get(b"x-taskd-user")
     if given is not None:
-        return _name(given.decode("utf-8", "surrogateescape"), "X-Taskd-User")
+        return parse_owner(given.decode("utf-8", "surrogateescape"), "X-Taskd-User")
     names = [value for name, value in query if name == "user"]
     if len(names) > 1:
         raise Invalid([Fault("user", "is given twice")])
-    return _name(names[0], "user") if names else ANONYMOUS
-
-
-def _name(text: str, field: str) -> str:
-    name = OWNER.check(text)
-    if isinstance(name, Bad):
-        raise Invalid([Fault(field, name.message)])
-    return name
+    return parse_owner(names[0], "user") if names else ANONYMOUS
