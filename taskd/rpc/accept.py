@@ -5,26 +5,28 @@ UTF-8: the port closes for everybody. And it begins to receive whatever anybody 
 registered, so core itself compares their paths, byte by byte; and calls never come to that loop: they are answered from
 where they are received, after `Peers` has given them a turn.
 
-grpcio's parts that this stands on are not public, so it looks whether they are there and take what they are given. If a
-release has others, its own loop serves, and the server's guard is what is left.
+grpcio's parts that this stands on are not public, so it looks whether they are there and take what they are given. With
+a release that has others no server starts: when grpcio's own loop ends, what it has asked core for is let go while core
+still writes into it, and one caller could end the process, or worse.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from taskd.errors import StartError
 from taskd.rpc.calls import Context, Handler
 from taskd.rpc.peers import Peers, TooMuchUnread
 from taskd.runtime.supervisor import Supervisor
 
-logger = logging.getLogger("taskd.grpc")
+KNOWN = "grpcio 1.84 or 1.85"
+"""Releases that have been tried."""
 
 _CORE: Any = cygrpc
 _BASE: Any = getattr(_CORE, "AioServer", object)
@@ -66,19 +68,21 @@ def make_server(
         options: see `grpc.aio.server`.
         peers: says who may send.
         supervisor: owns the calls.
+
+    Raises:
+        StartError: this grpcio is not built as it must be.
     """
+    if not can_accept():
+        raise StartError(f"grpcio {grpc.__version__} is unknown here: install {KNOWN}, or do without (TASKD_GRPC=off)")
     given = list(options.items())
     server: Any = grpc.aio.server(options=given)
-    if can_accept():
-        paths = {
-            f"/{service}/{name}".encode(): handler
-            for service, methods in services.items()
-            for name, handler in methods.items()
-        }
-        # As grpc.aio.Server makes its own, which is let go without having been started.
-        server._server = Accepting(asyncio.get_running_loop(), paths, others, given, peers, supervisor)
-    else:
-        logger.warning("grpcio %s accepts calls in a way of its own: a caller can disturb it", grpc.__version__)
+    paths = {
+        f"/{service}/{name}".encode(): handler
+        for service, methods in services.items()
+        for name, handler in methods.items()
+    }
+    # As grpc.aio.Server makes its own, which is let go without having been started.
+    server._server = Accepting(asyncio.get_running_loop(), paths, others, given, peers, supervisor)
     server.add_generic_rpc_handlers((others,))
     for service, methods in services.items():
         server.add_registered_method_handlers(service, dict(methods))

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from taskd.errors import StartError, Unavailable
+from taskd.errors import StartError
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.accept import make_server
 from taskd.rpc.calls import Calls, Context, Handler
@@ -134,7 +134,7 @@ class GrpcServer:
         names = [service.full_name for service in _SERVICES.values()]
         self._health = HealthCalls(health, names, supervisor)
         self._reflected = [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *_REFLECTION]
-        self._servers: list[grpc.aio.Server] = []
+        self._server: grpc.aio.Server | None = None
         self._guard = Periodic("grpc server", self.run_once, supervisor, Backoff(0.05, 1.0))
 
     async def start(self, host: str, port: int) -> None:
@@ -145,7 +145,7 @@ class GrpcServer:
             port: 0 takes any; `address` tells which.
 
         Raises:
-            StartError: the address can't be had.
+            StartError: the address can't be had, or grpcio is another than `accept` knows.
         """
         shown = f"[{host}]" if ":" in host else host
         try:
@@ -169,23 +169,18 @@ class GrpcServer:
         else:
             port = server.add_secure_port(address, server_credentials(self._tls))
         await server.start()
-        self._servers.append(server)
+        self._server = server
         return port
 
     async def run_once(self) -> float:
-        """Serve anew if the server has ended by itself; return the seconds until the next look.
+        """Return the seconds until the next look.
 
-        Nothing is known that ends it (see `accept`); those calls that are open would go on.
+        Nothing is known that ends the server by itself (see `accept`). If something does, it is a bug, and ends the
+        process: core writes into what such a server has let go.
         """
-        try:
+        if self._server is not None:
             # Not waiting: it raises what the server ended with.
-            await self._servers[-1].wait_for_termination(0)
-        except Exception as error:
-            logger.error("the gRPC server ended by itself, and is started anew: %r", error)
-            try:
-                await self._serve(str(self.address))
-            except RuntimeError:
-                raise Unavailable(f"{self.address} can't be had") from None
+            await self._server.wait_for_termination(0)
         return LOOK_EVERY
 
     async def stop_accepting(self) -> None:
@@ -199,16 +194,17 @@ class GrpcServer:
         """
         await self._guard.stop()
         self.watches.stop()
-        for server in self._servers:
-            self._supervisor.spawn(server.stop(LONGEST), "grpc stop")
+        if self._server is not None:
+            self._supervisor.spawn(self._server.stop(LONGEST), "grpc stop")
         await self._calls.idle(seconds)
 
     async def stop(self) -> None:
         """End what is left. Safe twice, and before `start`."""
         await self._health.stop()
         await self._guard.stop()
-        while self._servers:
-            await self._servers.pop().stop(0)
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(0)
         await self._peers.stop()
 
     def _reflection(self) -> dict[str, dict[str, Handler]]:
