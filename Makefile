@@ -13,9 +13,13 @@ test: $(BIN)/ruff ## all tests, on a real PostgreSQL
 schemathesis: $(BIN)/ruff ## the OpenAPI document against the server, for a quarter of an hour; the short form is a test
 	SCHEMATHESIS_EXAMPLES=1000 $(BIN)/python -m pytest -s tests/openapi
 
-bench: $(BIN)/ruff ## taskd beside its peers, into docs/benchmarks.md; wants wrk
+bench: $(BIN)/ruff ## taskd beside its peers, into docs/benchmarks.md: all rows; wants wrk
 	$(BIN)/pip install -q -e '.[embedded,bench]'
-	$(BIN)/python -m bench.against rest --write
+	$(BIN)/python -m bench.against all --write
+
+bench-%: $(BIN)/ruff ## one of them, as bench-rest
+	$(BIN)/pip install -q -e '.[embedded,bench]'
+	$(BIN)/python -m bench.against $* --write
 
 proto: ## the code in taskd/v1, from proto/
 	$(PYTHON) -m venv .venv-proto

@@ -20,17 +20,25 @@ from typing import Any
 
 import asyncpg
 
-from bench.servers import Load, Server, free_port, postgres, python, wrk
+from bench.against import Extent
+from bench.report import FASTEST, TASKD, Goal, Row, version_of
+from bench.servers import Server, free_port, postgres, python, tell, wrk
 
 CACHED, OTHERS = 32, 64
 """Connections of the load, for what is cached and for all else."""
 
-TASKD, FLOOR = "taskd", "bare protocol"
-FASTAPI = "FastAPI"
+FLOOR, FASTAPI = "bare protocol", "FastAPI"
+PACKAGES = ("asyncpg", "uvloop", "fastapi", "uvicorn", "httptools", "aiohttp", "blacksheep", "granian", "cachetools")
+GOALS = {
+    "GET of a cached task": (Goal(0.6, FLOOR), Goal(3, FASTEST), Goal(6, FASTAPI)),
+    "GET of a cached list of 50": (Goal(0.6, FLOOR), Goal(3, FASTEST), Goal(6, FASTAPI)),
+    "POST of a task, committed": (Goal(3, FASTEST),),
+    "GET of an uncached task": (Goal(2, FASTEST),),
+}
 
 
 @dataclass(frozen=True)
-class Row:
+class Question:
     """One thing that is asked for."""
 
     name: str
@@ -39,7 +47,7 @@ class Row:
     script: str = ""
 
 
-def rows(ids: Sequence[str]) -> list[Row]:
+def questions(ids: Sequence[str]) -> list[Question]:
     """Return what is asked for, of tasks with these ids."""
     body = json.dumps({"title": "Compress the video", "kind": "nobody", "payload": {"name": "a.mov", "size": 12}})
     post = f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = '{body}'\n"
@@ -54,10 +62,10 @@ request = function()
 end
 """
     return [
-        Row("GET of a cached task", f"/tasks/{ids[0]}", CACHED),
-        Row("GET of a cached list of 50", "/tasks?limit=50", CACHED),
-        Row("POST of a task, committed", "/tasks", OTHERS, post),
-        Row("GET of an uncached task", "/tasks", OTHERS, scattered),
+        Question("GET of a cached task", f"/tasks/{ids[0]}", CACHED),
+        Question("GET of a cached list of 50", "/tasks?limit=50", CACHED),
+        Question("POST of a task, committed", "/tasks", OTHERS, post),
+        Question("GET of an uncached task", "/tasks", OTHERS, scattered),
     ]
 
 
@@ -109,7 +117,7 @@ def fill(url: str, ids: Sequence[str]) -> None:
 
 
 @contextmanager
-def running(number: int) -> Iterator[tuple[list[Server], list[Row]]]:
+def running(number: int) -> Iterator[tuple[list[Server], list[Question]]]:
     """Start all, over so many tasks."""
     with postgres() as cluster:
         url = cluster.url
@@ -125,7 +133,7 @@ def running(number: int) -> Iterator[tuple[list[Server], list[Row]]]:
             fill(url, ids)
             for server in found[1:]:
                 server.start()
-            asked = rows(ids)
+            asked = questions(ids)
             for row in asked[:2]:
                 size = len(taskd.ask("GET", row.path))
                 floor = Server(f"{FLOOR}, {size} bytes", python("-m", "bench.peers.floor_http", "{port}", str(size)))
@@ -146,11 +154,29 @@ def _created(taskd: Server, number: int) -> Iterator[str]:
             yield made["id"]
 
 
-def measure(server: Server, row: Row, seconds: float) -> Load:
-    """Ask a server for a row."""
-    return wrk(server, row.path, connections=row.connections, seconds=seconds, script=row.script)
+def measure(extent: Extent) -> tuple[str, list[Row]]:
+    """Ask each server for each thing, by turns."""
+    size = extent.size or (12_000 if extent.mini else 100_000)
+    rows: dict[str, Row] = {}
+    with running(size) as (servers, asked):
+        sizes = {one.name: len(servers[0].ask("GET", one.path)) for one in asked[:2]}
+        for number in range(extent.rounds):
+            for question in asked:
+                row = rows.setdefault(question.name, Row(question.name, "answers/s", GOALS[question.name], (FLOOR,)))
+                for server in servers:
+                    if not meant(server, question, sizes):
+                        continue
+                    sample = wrk(
+                        server, question.path, connections=question.connections, seconds=extent.seconds,
+                        script=question.script,
+                    )  # fmt: skip
+                    name = FLOOR if server.name.startswith(FLOOR) else server.name
+                    row.add(name, sample)
+                    tell(f"{number + 1}/{extent.rounds} {question.name}: {name} {sample.value:.0f}/s")
+    words = f"{extent.rounds} rounds of {extent.seconds:g} s, {size} tasks; wrk {version_of('wrk', '-v')}."
+    return words, list(rows.values())
 
 
-def meant(server: Server, row: Row, sizes: dict[str, int]) -> bool:
-    """Return whether a server is asked for a row: the floor's answer is of one row's size."""
-    return not server.name.startswith(FLOOR) or server.name == f"{FLOOR}, {sizes.get(row.name)} bytes"
+def meant(server: Server, question: Question, sizes: dict[str, int]) -> bool:
+    """Return whether a server is asked for something: the floor's answer is of one answer's size."""
+    return not server.name.startswith(FLOOR) or server.name == f"{FLOOR}, {sizes.get(question.name)} bytes"

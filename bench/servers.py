@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.report import Sample
+
 ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -118,16 +120,6 @@ def _cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-@dataclass(frozen=True)
-class Load:
-    """What came of a load: answers per second, processor time per answer, and their latency in milliseconds."""
-
-    rate: float
-    cpu: float
-    p50: float
-    p99: float
-
-
 # Prints what wrk's own report has, in a form that is easy to read (wrk, SCRIPTING).
 _DONE = """
 done = function(summary, latency, requests)
@@ -138,7 +130,7 @@ end
 """
 
 
-def wrk(server: Server, path: str, *, connections: int, seconds: float, script: str = "") -> Load:
+def wrk(server: Server, path: str, *, connections: int, seconds: float, script: str = "") -> Sample:
     """Ask for a path as fast as the answers come.
 
     Args:
@@ -161,7 +153,7 @@ def wrk(server: Server, path: str, *, connections: int, seconds: float, script: 
     number, microseconds, p50, p99, errors = map(int, found.groups())
     if errors or not number:
         raise SystemExit(f"{server.name}: {errors} of {number} requests for {path} failed")
-    return Load(number / microseconds * 1e6, used / number, p50 / 1000, p99 / 1000)
+    return Sample(number / microseconds * 1e6, used / number * 1e6, p50 / 1000, p99 / 1000)
 
 
 @contextlib.contextmanager
@@ -176,6 +168,11 @@ def postgres(**settings: str) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.remove()
+
+
+def tell(words: str) -> None:
+    """Say how far it is."""
+    print(words, file=sys.stderr, flush=True)
 
 
 def python(*words: str) -> list[str]:
