@@ -31,15 +31,24 @@ FILL = [
                          THEN 'scheduled' WHEN row_number() OVER () % 3 = 0 THEN 'new' ELSE 'done' END AS status
           FROM tasks) t
     """,
-    "ANALYZE",
 ]
 
 
 @pytest.fixture
-async def filled(database: Database) -> Database:
+async def fresh(database: Database) -> Database:
+    """So new that the planner knows nothing of what is in it."""
+    # Or it may learn in the middle of a test.
+    for table in ("tasks", "task_states", "events_default"):
+        await database.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     for statement in FILL:
         await database.execute(statement)
     return database
+
+
+@pytest.fixture
+async def filled(fresh: Database) -> Database:
+    await fresh.execute("ANALYZE")
+    return fresh
 
 
 def literal(value: Any) -> str:
@@ -163,10 +172,13 @@ async def test_pages(
     await expect(filled, statement, args, index, "tasks_pkey", "task_states_pkey")
 
 
-async def test_the_log(filled: Database) -> None:
-    end = await filled.fetchval("SELECT max(seq) FROM events")
-    xid = await filled.fetchval("SELECT xid::text::bigint FROM events LIMIT 1")
-    await expect(filled, load("events")["read"], [xid, end - 500, 500], "events_default_xid_seq_idx")
+async def test_the_log(fresh: Database) -> None:
+    end = await fresh.fetchval("SELECT max(seq) FROM events")
+    xid = await fresh.fetchval("SELECT xid::text::bigint FROM events LIMIT 1")
+    asked = [xid, end - 500, 500]
+    await expect(fresh, load("events")["read"], asked, "events_default_xid_seq_idx", "tasks_pkey")
+    await fresh.execute("ANALYZE")
+    await expect(fresh, load("events")["read"], asked, "events_default_xid_seq_idx", "tasks_pkey")
 
 
 async def test_totals(filled: Database) -> None:
