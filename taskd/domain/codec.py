@@ -36,12 +36,17 @@ class Repeated(dict[str, Any]):
 
 def format_time(at: datetime) -> str:
     """Return RFC 3339 in UTC with microseconds and `Z`."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse_time(text: str) -> datetime:
     """Return the time that `format_time` wrote."""
     return datetime.fromisoformat(text)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def dump_json(value: object) -> str:
@@ -52,7 +57,7 @@ def dump_json(value: object) -> str:
         TypeError: it holds something that JSON has no form for.
         RecursionError: it is nested too deep.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _time_or_null(at: datetime | None) -> str:
@@ -78,17 +83,21 @@ def _failure(error: Failure | None) -> str:
 
 def task_text(task: Task) -> str:
     """Return a task as JSON text, fields in the order of the contract."""
+    created_at = format_time(task.created_at)
+    # Of a task that nothing has happened to yet, these are one moment.
+    run_at = created_at if task.run_at is task.created_at else format_time(task.run_at)
+    updated_at = created_at if task.updated_at is task.created_at else format_time(task.updated_at)
     return (
         f'{{"id":"{task.id}","owner":{encode_basestring(task.owner)},"kind":{encode_basestring(task.kind)}'
         f',"title":{encode_basestring(task.title)},"description":{encode_basestring(task.description)}'
         f',"payload":{task.payload_json},"status":"{task.status.value}","priority":{task.priority}'
-        f',"run_at":"{format_time(task.run_at)}","attempt":{task.attempt},"max_attempts":{task.max_attempts}'
+        f',"run_at":"{run_at}","attempt":{task.attempt},"max_attempts":{task.max_attempts}'
         f',"timeout_seconds":{_number(task.timeout_seconds)}'
         f',"progress":{"null" if task.progress is None else _number(task.progress)}'
         f',"progress_note":{_text_or_null(task.progress_note)}'
         f',"result":{"null" if task.result_json is None else task.result_json},"error":{_failure(task.error)}'
-        f',"version":{task.version},"created_at":"{format_time(task.created_at)}"'
-        f',"updated_at":"{format_time(task.updated_at)}","started_at":{_time_or_null(task.started_at)}'
+        f',"version":{task.version},"created_at":"{created_at}"'
+        f',"updated_at":"{updated_at}","started_at":{_time_or_null(task.started_at)}'
         f',"finished_at":{_time_or_null(task.finished_at)}'
         f',"cancel_requested_at":{_time_or_null(task.cancel_requested_at)}}}'
     )

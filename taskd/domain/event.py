@@ -41,6 +41,10 @@ LOG_START = EventKey(0, 0)
 """Before the first event that can be."""
 
 
+OVERHEAD = 1000
+"""Bytes of an event beside its texts."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One change of one task; `task` is as the change left it.
@@ -53,6 +57,13 @@ class Event:
     task: Task
     at: datetime
     was: Status | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes: its texts, and so much for all else. Nothing is encoded for that."""
+        task = self.task
+        texts = (task.payload_json, task.result_json, task.description, task.title, task.progress_note)
+        return OVERHEAD + sum(map(len, filter(None, texts)))
 
     @cached_property
     def json(self) -> bytes:

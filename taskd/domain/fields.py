@@ -194,12 +194,15 @@ class Choice:
         return {"type": "string", "enum": list(self.values)}
 
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
 @dataclass(frozen=True, slots=True)
 class Id:
     """A UUID in its usual form of 36 characters."""
 
     def check(self, value: Any) -> UUID | Bad:
-        if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", value):
+        if not isinstance(value, str) or not _UUID.fullmatch(value):
             return Bad("must be a UUID")
         return UUID(value)
 

@@ -16,7 +16,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_GOOD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
 
 
 @lru_cache(maxsize=2)
@@ -27,6 +27,16 @@ def _date(second: int) -> str:
 def http_date(now: float) -> str:
     """Return `now`, in seconds since 1970, as an IMF-fixdate (RFC 9110 5.6.7). The text of a second is made once."""
     return _date(int(now))
+
+
+def _unregistered(status: int) -> str:
+    return f"HTTP/1.1 {status} \r\n"
+
+
+@lru_cache(maxsize=256)
+def _is_token(name: str) -> bool:
+    """Tell whether it is a field's name. A server has few, and sends them again and again."""
+    return _NAME.fullmatch(name) is not None
 
 
 def response_head(status: int, headers: Iterable[tuple[str, str]], *, now: float) -> bytes:
@@ -44,15 +54,14 @@ def response_head(status: int, headers: Iterable[tuple[str, str]], *, now: float
     """
     if not 100 <= status <= 599:
         raise ValueError("status out of range")
-    lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n", "Date: ", http_date(now), "\r\n"]
+    text = f"{_STATUS_LINES.get(status) or _unregistered(status)}Date: {http_date(now)}\r\n"
     for name, value in headers:
-        if _NAME.fullmatch(name) is None:
+        if not _is_token(name):
             raise ValueError("field name is not a token")
-        if _BAD_IN_VALUE.search(value) is not None:
+        if not _GOOD_VALUE(value):
             raise ValueError(f"value of {name} has a control character")
-        lines += (name, ": ", value, "\r\n")
-    lines.append("\r\n")
-    return "".join(lines).encode("latin-1")
+        text += f"{name}: {value}\r\n"
+    return f"{text}\r\n".encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:

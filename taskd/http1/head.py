@@ -7,8 +7,9 @@ make two parsers in a row see different requests. A head that gets through here 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from taskd.http1.limits import BadRequest, Limits
 
@@ -38,16 +39,30 @@ _LENGTH_DIGITS = 20  # as h11: more can't be meant, whatever the zeros in front
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Section(NamedTuple):
+    """What the fields of a head say, whatever its request line."""
+
+    headers: Fields
+    values: Mapping[bytes, bytes]
+    host: bytes | None
+    keep_alive: bool
+    content_length: int | None
+    chunked: bool
+    expect_continue: bool
+    upgrade: bytes | None
+
+
+class Head(NamedTuple):
     """A request's head, read and checked. Values are immutable, so one may be handed out many times.
 
     Args:
         method: as sent; one of those of RFC 9110 9.3, PATCH and QUERY, save CONNECT.
         target: as sent, in origin-form, absolute-form, or `*` for OPTIONS; see `taskd.http1.target.split`.
         version: `(1, 0)` or `(1, 1)`.
-        headers: fields in order, names in lower case, values without the whitespace around them.
         raw: the exact bytes of the head with its last empty line.
+        headers: fields in order, names in lower case, values without the whitespace around them.
+        values: the same by name; lines of one name are joined with `, ` (RFC 9110 5.3).
+        host: the `Host` field.
         keep_alive: the client does not ask for the connection to end (RFC 9112 9.3).
         content_length: the announced size in bytes, or None.
         chunked: the body is in chunked coding. Neither this nor a length: there is no body.
@@ -58,8 +73,10 @@ class Head:
     method: str
     target: bytes
     version: tuple[int, int]
-    headers: Fields
     raw: bytes
+    headers: Fields
+    values: Mapping[bytes, bytes]
+    host: bytes | None
     keep_alive: bool
     content_length: int | None
     chunked: bool
@@ -67,18 +84,16 @@ class Head:
     upgrade: bytes | None
 
     def get(self, name: bytes) -> bytes | None:
-        """Return the value of the field `name` (in lower case), or None.
-
-        Lines of the same name are joined with `, ` (RFC 9110 5.3).
-        """
-        return _joined(self.headers, name)
+        """Return the value of the field `name` (in lower case), or None."""
+        return self.values.get(name)
 
 
-def _joined(fields: Fields, name: bytes) -> bytes | None:
-    found = [value for key, value in fields if key == name]
-    if not found:
-        return None
-    return found[0] if len(found) == 1 else b", ".join(found)
+def _by_name(fields: Fields) -> Mapping[bytes, bytes]:
+    found = dict(fields)
+    if len(found) < len(fields):
+        for name in found:
+            found[name] = b", ".join(value for key, value in fields if key == name)
+    return found
 
 
 def parse_fields(lines: list[bytes], limits: Limits) -> Fields:
@@ -129,17 +144,14 @@ def _is_authority(value: bytes) -> bool:
     return True
 
 
-def _host(fields: Fields, target: bytes, version: tuple[int, int]) -> None:
+def _host(fields: Fields, version: tuple[int, int]) -> bytes | None:
     """RFC 9112 3.2: exactly one valid Host in HTTP/1.1; at most one before."""
     hosts = [value for name, value in fields if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == (1, 1)):
         raise BadRequest(400, "exactly one Host field is needed")
     if hosts and not _is_authority(hosts[0]):
         raise BadRequest(400, "the Host field is malformed")
-    absolute = _ABSOLUTE.fullmatch(target)
-    # RFC 9112 3.2.2: Host repeats the target's authority. If it does not, somebody on the way was misled.
-    if absolute and hosts and absolute[1].lower() != hosts[0].lower():
-        raise BadRequest(400, "the Host field differs from the request target")
+    return hosts[0] if hosts else None
 
 
 def _target(method: str, target: bytes, limits: Limits) -> None:
@@ -156,10 +168,11 @@ def _target(method: str, target: bytes, limits: Limits) -> None:
         raise BadRequest(400, "the request target is malformed")
 
 
-def _framing(fields: Fields, version: tuple[int, int], limits: Limits) -> tuple[int | None, bool]:
+def _framing(
+    fields: Fields, coding: bytes | None, version: tuple[int, int], limits: Limits
+) -> tuple[int | None, bool]:
     """Return the content length and whether the body is chunked (RFC 9112 6)."""
     lengths = [value for name, value in fields if name == b"content-length"]
-    coding = _joined(fields, b"transfer-encoding")
     if coding is not None:
         # RFC 9112 6.1: both, or coding in HTTP/1.0, is what request smuggling looks like.
         if lengths or version < (1, 1):
@@ -186,8 +199,7 @@ def _coding(value: bytes) -> None:
     raise BadRequest(501, "the only transfer coding here is chunked")
 
 
-def _expectation(fields: Fields, version: tuple[int, int], has_body: bool) -> bool:
-    value = _joined(fields, b"expect")
+def _expectation(value: bytes | None, version: tuple[int, int], has_body: bool) -> bool:
     if value is None or version < (1, 1):  # RFC 9110 10.1.1: ignored in HTTP/1.0
         return False
     if value.lower() != b"100-continue":
@@ -195,18 +207,52 @@ def _expectation(fields: Fields, version: tuple[int, int], has_body: bool) -> bo
     return has_body
 
 
-def parse_head(raw: bytes, limits: Limits) -> Head:
+def parse_section(raw: bytes, version: tuple[int, int], limits: Limits) -> Section:
+    """Read the fields of a complete head.
+
+    Args:
+        raw: from behind the request line to the last field, without the line end behind it.
+        version: of the request line.
+        limits: bounds.
+
+    Raises:
+        BadRequest: 400, 413, 417, 431 or 501.
+    """
+    fields = parse_fields(raw.split(b"\r\n") if raw else [], limits)
+    _once(fields)
+    host = _host(fields, version)
+    values = _by_name(fields)
+    content_length, chunked = _framing(fields, values.get(b"transfer-encoding"), version, limits)
+    options = {option.strip(b" \t") for option in values.get(b"connection", b"").lower().split(b",")}
+    upgrade = values.get(b"upgrade") if b"upgrade" in options and version == (1, 1) else None
+    return Section(
+        headers=fields,
+        values=values,
+        host=host,
+        keep_alive=b"close" not in options and (version == (1, 1) or b"keep-alive" in options),
+        content_length=content_length,
+        chunked=chunked,
+        expect_continue=_expectation(values.get(b"expect"), version, chunked or bool(content_length)),
+        upgrade=None if upgrade is None else upgrade.lower(),
+    )
+
+
+ReadSection = Callable[[bytes, tuple[int, int], Limits], Section]
+
+
+def parse_head(raw: bytes, limits: Limits, read: ReadSection = parse_section) -> Head:
     """Read a complete head (RFC 9112 3 and 5, RFC 9110 7.2).
 
     Args:
         raw: from the method to the empty line, both included; no control bytes but CRLF and HTAB.
         limits: bounds; the size of `raw` has been checked.
+        read: reads the fields, as `parse_section` does.
 
     Raises:
         BadRequest: 400, 413, 414, 417, 431, 501 or 505.
     """
-    lines = raw[:-4].split(b"\r\n")
-    line = _REQUEST_LINE.fullmatch(lines[0])
+    first, _, rest = raw[:-4].partition(b"\r\n")
+    line = _REQUEST_LINE.fullmatch(first)
     if line is None:
         raise BadRequest(400, "the request line is malformed")
     method, target = line[1].decode("ascii"), line[2]
@@ -218,31 +264,20 @@ def parse_head(raw: bytes, limits: Limits) -> Head:
     if method not in _METHODS:
         raise BadRequest(501, "the method is not implemented")
     _target(method, target, limits)
-    fields = parse_fields(lines[1:], limits)
-    _once(fields)
-    _host(fields, target, version)
-    content_length, chunked = _framing(fields, version, limits)
-    connection = _joined(fields, b"connection") or b""
-    options = {option.strip(b" \t") for option in connection.lower().split(b",")}
-    upgrade = _joined(fields, b"upgrade") if b"upgrade" in options and version == (1, 1) else None
-    return Head(
-        method=method,
-        target=target,
-        version=version,
-        headers=fields,
-        raw=raw,
-        keep_alive=b"close" not in options and (version == (1, 1) or b"keep-alive" in options),
-        content_length=content_length,
-        chunked=chunked,
-        expect_continue=_expectation(fields, version, chunked or bool(content_length)),
-        upgrade=None if upgrade is None else upgrade.lower(),
-    )
+    section = read(rest, version, limits)
+    if not target.startswith(b"/") and section.host is not None:
+        # RFC 9112 3.2.2: Host repeats the target's authority. If it does not, somebody on the way was misled.
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute and absolute[1].lower() != section.host.lower():
+            raise BadRequest(400, "the Host field differs from the request target")
+    return Head(method, target, version, raw, *section)
 
 
 class HeadMemo:
-    """Heads already read, by their exact bytes: a keep-alive client repeats itself.
+    """Heads already read, by their exact bytes: a keep-alive client repeats itself. And their fields apart, since one
+    that asks for something else each time still says the same of itself.
 
-    Bounded in entries and in the size of each, so at most 1 MiB of raw heads with the defaults; the oldest goes first.
+    Bounded in entries and in the size of each, so at most 2 MiB of raw heads with the defaults; the oldest goes first.
     Only heads that were found good are kept.
 
     Args:
@@ -256,6 +291,7 @@ class HeadMemo:
         self._entries = entries
         self._size = size
         self._heads: dict[bytes, Head] = {}
+        self._sections: dict[tuple[bytes, tuple[int, int]], Section] = {}
 
     def __len__(self) -> int:
         return len(self._heads)
@@ -268,9 +304,19 @@ class HeadMemo:
         """
         head = self._heads.get(raw)
         if head is None:
-            head = parse_head(raw, self._limits)
+            head = parse_head(raw, self._limits, self._section)
             if self._entries and len(raw) <= self._size:
                 if len(self._heads) >= self._entries:
                     del self._heads[next(iter(self._heads))]
                 self._heads[raw] = head
         return head
+
+    def _section(self, raw: bytes, version: tuple[int, int], limits: Limits) -> Section:
+        section = self._sections.get((raw, version))
+        if section is None:
+            section = parse_section(raw, version, limits)
+            if self._entries and len(raw) <= self._size:
+                if len(self._sections) >= self._entries:
+                    del self._sections[next(iter(self._sections))]
+                self._sections[raw, version] = section
+        return section

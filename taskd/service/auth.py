@@ -111,7 +111,7 @@ class Gate:
             self._refused.expect(reason)
         self._rates: Buckets[bytes | str] | None = None if rate is None else Buckets(rate, clock=clock)
         self._failures: Buckets[str] = Buckets(FAILURES, FAILURES_AT_ONCE, clock=clock)
-        self._believed: TTLCache[bytes, Token] = TTLCache(ttl=BELIEVED, entries=TOKENS_KEPT, size=0, clock=clock)
+        self._believed: TTLCache[bytes, User] = TTLCache(ttl=BELIEVED, entries=TOKENS_KEPT, size=0, clock=clock)
         self._good: TTLCache[bytes, bool] = TTLCache(ttl=REMEMBERED_FOR, entries=TOKENS_KEPT, size=0, clock=clock)
         self._lookups: Batcher[bytes, Token | None] = Batcher(self._look_up, limit=LOOK_AT_ONCE)
         self._held: dict[bytes, dict[object, Callable[[], None]]] = {}
@@ -153,10 +153,8 @@ class Gate:
             self._refused.labels("missing").inc()
             raise Unauthenticated("a token is needed, as `Authorization: Bearer tk_…`")
         digest = digest_of(caller.token)
-        token = None if digest is None else self._believed.get(digest)
-        if token is None:
-            token = await self._verified(digest, place_of(caller.address))
-        return User(token.user, token.role, token=token.digest, authorization=authorization_of(caller.token))
+        user = None if digest is None else self._believed.get(digest)
+        return user or await self._verified(digest, caller)
 
     def believes(self, user: User) -> bool:
         """Return whether a caller who was let in as this user would be so now, without a look and at no charge."""
@@ -252,16 +250,17 @@ class Gate:
             self._looked = now
         return max(0.0, (self._looked or now) + LOOK_EVERY - now) if self._held else None
 
-    async def _verified(self, digest: bytes | None, place: str) -> Token:
+    async def _verified(self, digest: bytes | None, caller: Caller) -> User:
+        place = place_of(caller.address)
         if digest is not None and self._good.get(digest) is not None:
-            return await self._found(digest, place)
+            return await self._found(digest, caller.token, place)
         turns = self._turns.setdefault(place, Turns())
         turns.wanted += 1
         try:
             await self._turn(turns, place)
             turns.under_way += 1
             try:
-                return await self._found(digest, place)
+                return await self._found(digest, caller.token, place)
             finally:
                 turns.under_way -= 1
                 turns.pass_on()
@@ -281,7 +280,7 @@ class Gate:
                 return
             await turns.wait()
 
-    async def _found(self, digest: bytes | None, place: str) -> Token:
+    async def _found(self, digest: bytes | None, shown: str | None, place: str) -> User:
         begun = self._clock()
         token = None if digest is None else await self._lookups.submit(digest)
         if token is None or digest is None:
@@ -292,11 +291,12 @@ class Gate:
             logger.warning("a token names nobody", extra=log.fields(address=place))
             raise Unauthenticated("the token names nobody: it is unknown, revoked or expired")
         # From when it was looked up: an answer may take its time.
-        self._believed.put(digest, token, deadline=begun + BELIEVED)
+        user = User(token.user, token.role, token=digest, authorization=authorization_of(shown or ""))
+        self._believed.put(digest, user, deadline=begun + BELIEVED)
         self._good.put(digest, True)
         self._believed.expire(16)
         self._good.expire(16)
-        return token
+        return user
 
     async def _look_up(self, digests: Sequence[bytes]) -> Sequence[Token | None]:
         assert self._tokens is not None

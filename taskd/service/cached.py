@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
@@ -153,7 +152,7 @@ class CachedReads:
             result = "miss"
             view = await load()
             if isinstance(cache, MemoryCache):
-                view = replace(view, key=key)
+                view = View(view.body, view.etag, view.owner, view.next_cursor, key)
             if found.ticket is not None:
                 cache.put(key, found.ticket, view)
             return view

@@ -58,7 +58,7 @@ _key = attrgetter("key")
 
 
 class Ring:
-    """The youngest events of the log, without a gap, bounded by number and by bytes of their JSON."""
+    """The youngest events of the log, without a gap, bounded by number and by the bytes that they take."""
 
     def __init__(self, start: EventKey, events: int = RING_EVENTS, size: int = RING_BYTES) -> None:
         self.start = start
@@ -72,10 +72,10 @@ class Ring:
         """Append the log's next events."""
         for event in events:
             self._events.append(event)
-            self._size += len(event.json)
+            self._size += event.size
         while self._events and (len(self._events) > self._limit or self._size > self._size_limit):
             oldest = self._events.popleft()
-            self._size -= len(oldest.json)
+            self._size -= oldest.size
             self.start = oldest.key
 
     def read(self, after: EventKey, limit: int) -> list[Event] | None:

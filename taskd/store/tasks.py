@@ -214,30 +214,15 @@ async def _insert(runner: Runner, drafts: Sequence[tuple[str, NewTask]]) -> list
 def _created(row: Row, given: tuple[str, NewTask]) -> Task:
     """Return a new task from what was sent and what the database added: its content need not travel back."""
     owner, draft = given
-    return Task(
-        id=row["task_id"],
-        owner=owner,
-        kind=draft.kind,
-        title=draft.title,
-        description=draft.description,
-        payload_json=draft.payload_json,
-        status=Status(row["status"]),
-        priority=draft.priority,
-        run_at=row["run_at"],
-        attempt=0,
-        max_attempts=draft.max_attempts,
-        timeout_seconds=float(draft.timeout_seconds),
-        progress=None,
-        progress_note=None,
-        result_json=None,
-        error=None,
-        version=1,
-        created_at=row["created_at"],
-        updated_at=row["created_at"],
-        started_at=None,
-        finished_at=None,
-        cancel_requested_at=None,
-    )
+    task_id, status, run_at, now = row
+    return Task.of(
+        (
+            task_id, owner, draft.kind, draft.title, draft.description, draft.payload_json, Status(status),
+            draft.priority, now if run_at == now else run_at, 0, draft.max_attempts, float(draft.timeout_seconds),
+            # No progress, result or error; its first version.
+            None, None, None, None, 1, now, now, None, None, None,
+        )
+    )  # fmt: skip
 
 
 async def _first_answer(session: Session, owner: str, key: str, fingerprint: bytes) -> list[Task]:

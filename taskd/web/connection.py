@@ -173,13 +173,7 @@ class Connection(asyncio.Protocol):
     # Reading.
 
     def _enter(self, phase: Phase) -> None:
-        times = self._server.times
-        seconds = {
-            Phase.IDLE: times.idle,
-            Phase.HEAD: times.head,
-            Phase.BODY: times.body,
-            Phase.LINGER: times.linger,
-        }.get(phase)
+        seconds = self._server.times.of(phase)
         if phase is Phase.IDLE:
             (self._server.idle if self._served else self._server.fresh)[self] = None
         elif self.phase is Phase.IDLE:
@@ -300,7 +294,7 @@ class Connection(asyncio.Protocol):
                 self._write_response(request.head, answer, keep_alive)
                 if keep_alive:
                     self._server.keep(request, answer)
-                if request.head.method != "HEAD":
+                if request.head.method != "HEAD" and (len(answer.body) > PIECE or self._writable is not None):
                     await self._write_rest(answer.body)
         except Exception:
             # The application answers its own errors; this one is in sending, and ends this connection only.

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 
 
+class Phase(enum.Enum):
+    """What a connection is at."""
+
+    IDLE = "between requests"
+    HEAD = "reading a head"
+    BODY = "reading a body"
+    ANSWER = "answering"
+    LINGER = "reading what is left, to throw it away"
+    CLOSING = "sending what is left"
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
     """Seconds that a client has: for a head, for a body, between requests, to take an answer, to go."""
@@ -30,16 +41,15 @@ class Times:
     write: float = 30.0
     linger: float = 5.0
 
-
-class Phase(enum.Enum):
-    """What a connection is at."""
-
-    IDLE = "between requests"
-    HEAD = "reading a head"
-    BODY = "reading a body"
-    ANSWER = "answering"
-    LINGER = "reading what is left, to throw it away"
-    CLOSING = "sending what is left"
+    def of(self, phase: Phase) -> float | None:
+        """Return the seconds that it may be at this; None: as long as it takes, or as is said elsewhere."""
+        if phase is Phase.IDLE:
+            return self.idle
+        if phase is Phase.HEAD:
+            return self.head
+        if phase is Phase.BODY:
+            return self.body
+        return self.linger if phase is Phase.LINGER else None
 
 
 class Host(Protocol[C]):

@@ -13,12 +13,11 @@ other.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 
+from taskd import log
 from taskd.cache.ttl import TTLCache
 from taskd.clock import Clock, monotonic
 from taskd.domain.model import User
@@ -73,9 +72,8 @@ class HotAnswers:
         self._catalog = catalog
         self._clock = clock
         self._kept: TTLCache[bytes, Hot] = TTLCache(ttl=KEPT_FOR, entries=KEPT, size=KEPT_BYTES, clock=clock)
-        # Ids that nobody else gives: of this process, and then of one answer.
-        self._process = os.urandom(8).hex()
-        self._numbers = count()
+        self._seen: dict[bytes, None] = {}
+        """Requests that were made once: only who asks again is likely to ask once more."""
 
     def find(self, data: bytes) -> bytes | None:
         """Return the answer to a request whose bytes these are, if it is known and may be given."""
@@ -87,8 +85,8 @@ class HotAnswers:
             self._kept.pop(data)
             return None
         hot.requests.inc()
-        start = f"HTTP/1.1 200 OK\r\nDate: {http_date(time.time())}\r\nX-Request-Id: {self._process}"
-        answer = f"{start}{next(self._numbers):016x}\r\n".encode("ascii") + hot.rest
+        start = f"HTTP/1.1 200 OK\r\nDate: {http_date(time.time())}\r\nX-Request-Id: {log.new_request_id()}\r\n"
+        answer = start.encode("ascii") + hot.rest
         hot.seconds.observe(self._clock() - begun)
         return answer
 
@@ -98,6 +96,11 @@ class HotAnswers:
         if view is None or view.key is None or answer.status != 200 or head.method != "GET" or head.version != (1, 1):
             return
         if request.allowance is not None or len(answer.body) > PIECE or any(name in _OWN for name, _ in head.headers):
+            return
+        if head.raw not in self._seen:
+            self._seen[head.raw] = None
+            if len(self._seen) > KEPT:
+                del self._seen[next(iter(self._seen))]
             return
         headers = [pair for pair in answer.headers if pair[0] not in _ANEW]
         headers += [("Content-Type", answer.media_type), ("Content-Length", str(len(answer.body)))]

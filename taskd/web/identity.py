@@ -66,7 +66,7 @@ class Callers:
         if self._gate.by_word:
             self._check_name(head)
             return await self._gate.identify(Caller(word=_word(head, query)))
-        if any(name == "user" for name, _ in query):
+        if query and any(name == "user" for name, _ in query):
             raise Invalid([Fault("user", "is only for a server that takes callers at their word; here a token says")])
         token = _token(head) or offered
         address = self._gate.address(peer, head.get(b"forwarded"), head.get(b"x-forwarded-for"))

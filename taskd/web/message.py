@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from taskd.clock import monotonic
@@ -19,6 +19,9 @@ Headers = Sequence[tuple[str, str]]
 
 JSON = "application/json"
 
+NOBODY = User("")
+"""Calls, as long as nobody has asked who it is."""
+
 
 @dataclass(slots=True)
 class Request:
@@ -32,7 +35,7 @@ class Request:
     query: list[tuple[str, str]] = field(default_factory=list)
     id: str = ""
     route: str = ""
-    user: User = field(default_factory=lambda: User(""))
+    user: User = NOBODY
     allowance: Allowance | None = None
     """What is left of the caller's limit; None: they have none, or nobody asked who they are."""
     begun: float = field(default_factory=monotonic)
@@ -62,8 +65,7 @@ class Request:
         return read_json(self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """One answer, whole. Length, date and connection fields are added on its way out."""
 
     status: int
@@ -85,8 +87,7 @@ class Sink(Protocol):
         """Send bytes, and wait while the client is behind. Cancelled when the client is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(NamedTuple):
     """An answer without an end: `run` writes until it is cancelled or returns."""
 
     run: Callable[[Sink], Awaitable[None]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +28,7 @@ from taskd.http1.encode import response_head
 from taskd.http1.head import Head
 from taskd.http1.limits import BadRequest
 from taskd.http1.target import split
+from taskd.log import request_id_of
 from taskd.service.auth import TooManyCalls
 from taskd.ws.protocol import SocketProtocol
 
@@ -70,7 +70,6 @@ STATUS: Mapping[type[TaskdError], int] = {
 _quiet = getLogger("taskd.ws.protocol")
 _quiet.setLevel(WARNING)
 
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _ORIGIN = re.compile(r"https?://([^/?#@]+)", re.IGNORECASE)
 
 
@@ -95,10 +94,7 @@ class Refusal(Exception):
 
 def request_id(head: Head) -> str:
     """Return the client's `X-Request-Id` if it is 1 to 128 visible ASCII characters, else a new one."""
-    given = head.get(b"x-request-id")
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given.decode("ascii")
-    return uuid.uuid4().hex
+    return request_id_of(head.get(b"x-request-id"))
 
 
 async def read_opening(head: Head, peer: str, admit: Admit, origins: Collection[str]) -> Opening:

@@ -34,6 +34,19 @@ def test_the_memo_is_bounded_in_number_and_size() -> None:
     assert len(none) == 0
 
 
+def test_fields_that_come_again_mean_the_same_only_under_the_same_version() -> None:
+    memo = HeadMemo(Limits())
+    fields = b"Host: a\r\nUpgrade: x\r\nConnection: Upgrade\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+    first, second = (memo.read(b"POST /%d HTTP/1.1\r\n%b" % (number, fields)) for number in (1, 2))
+    assert second.values is first.values
+    assert (second.target, second.raw) == (b"/2", b"POST /2 HTTP/1.1\r\n" + fields)
+    old = memo.read(b"POST /1 HTTP/1.0\r\n" + fields)
+    assert (first.keep_alive, first.upgrade, first.expect_continue) == (True, b"x", True)
+    assert (old.keep_alive, old.upgrade, old.expect_continue) == (False, None, False)
+    with pytest.raises(BadRequest):
+        memo.read(b"POST http://b/ HTTP/1.1\r\n" + fields)
+
+
 def test_a_bad_head_is_not_kept() -> None:
     memo = HeadMemo(Limits())
     for _ in range(2):
