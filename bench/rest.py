@@ -2,10 +2,9 @@
 
     python -m bench.against rest [--rounds 5] [--seconds 4]
 
-All servers have one process, ten connections to the same PostgreSQL (`fsync` and `synchronous_commit` on), and answer
-as many tasks with the same fields; the peers and the bare protocol run on uvloop, taskd on asyncio's own loop. It
-checks tokens, counts metrics and keeps its event log meanwhile, as it always does; like its peers, it logs no line for
-each request. In each round each server is asked once, in turn.
+All servers have one process on uvloop, ten connections to the same PostgreSQL (`fsync` and `synchronous_commit` on),
+and answer as many tasks with the same fields. taskd checks tokens, counts metrics and keeps its event log meanwhile, as
+it always does; like its peers, it logs no line for each request. In each round each server is asked once, in turn.
 """
 
 from __future__ import annotations

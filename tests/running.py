@@ -91,9 +91,19 @@ async def start(
     auth: str = "none",
     verify: ssl.SSLContext | None = None,
     descriptors: int | None = None,
+    uvloop: bool = True,
 ) -> Server:
-    """Start `taskd serve` as a process, and return it once it is ready; `descriptors` are all that it may have."""
-    command = [sys.executable, "-m", "taskd", "serve", "--database-url", database_url, "--auth", auth]
+    """Start `taskd serve` as a process, and return it once it is ready.
+
+    Args:
+        descriptors: all that it may have.
+        uvloop: False: as if it were not installed.
+    """
+    command = [sys.executable, "-m", "taskd"]
+    if not uvloop:
+        code = "import sys; sys.modules['uvloop'] = None; from taskd.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", code]
+    command += ["serve", "--database-url", database_url, "--auth", auth]
     command += ["--http", "127.0.0.1:0", "--grpc", "off", "--log", "json", *flags]
     if handlers:
         command += ["--handlers", handlers]
@@ -130,10 +140,11 @@ async def served(
     auth: str = "none",
     verify: ssl.SSLContext | None = None,
     descriptors: int | None = None,
+    uvloop: bool = True,
 ) -> AsyncIterator[Server]:
     """Run `taskd serve` as a process, and kill it at the end if it still runs."""
     server = await start(
-        database_url, *flags, handlers=handlers, auth=auth, verify=verify, descriptors=descriptors
+        database_url, *flags, handlers=handlers, auth=auth, verify=verify, descriptors=descriptors, uvloop=uvloop
     )
     try:
         yield server

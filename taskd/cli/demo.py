@@ -10,6 +10,7 @@ from typing import Any
 
 from taskd import config, log
 from taskd.app import Taskd
+from taskd.cli.process import run as run_server
 from taskd.cli.process import run_until_signal
 from taskd.cli.screen import event_line, has_colours
 from taskd.domain.event import Event
@@ -53,7 +54,7 @@ def run(asked: argparse.Namespace) -> int:
         app.parts.feed.subscribe(show)
         app.parts.supervisor.spawn(keep_busy(app), "demo tasks")
 
-    code = asyncio.run(run_until_signal(app, started))
+    code = run_server(run_until_signal(app, started))
     print("taskd demo: stopped; start it again and its tasks are still there")
     return code
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import sys
 
 from taskd import config, log
 from taskd.app import Taskd
+from taskd.cli.process import run as run_server
 from taskd.cli.process import run_until_signal
 from taskd.runtime import descriptors
 
@@ -34,4 +34,4 @@ def run(asked: argparse.Namespace) -> int:
         scheme = "http" if settings.tls_cert is None else "https"
         logger.info("serving on %s://%s%s", scheme, app.http_address, grpc)
 
-    return asyncio.run(run_until_signal(app, started))
+    return run_server(run_until_signal(app, started))

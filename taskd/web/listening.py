@@ -1,9 +1,10 @@
-"""A listening socket that does not stop the process when there are no descriptors left.
+"""A listening socket, and what is done when there are no descriptors left.
 
-asyncio answers a failed accept(2) with a second's pause, but goes on trying in the same turn: up to as many errors in
-the log as the backlog is long, each second (python/cpython issue 151615). Here one descriptor is kept in reserve, as
-libev's manual has it: it is given up to take a client whom there is no room for, who is sent away at once and does not
-wait in the backlog for nothing.
+Connections are accepted here, and not by the event loop, so that each is counted from its first moment, whichever loop
+it is. And asyncio answers a failed accept(2) with a second's pause, but goes on trying in the same turn: up to as many
+errors in the log as the backlog is long, each second (python/cpython issue 151615). Here one descriptor is kept in
+reserve, as libev's manual has it: it is given up to take a client whom there is no room for, who is sent away at once
+and does not wait in the backlog for nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from taskd.clock import monotonic
 
@@ -25,6 +25,9 @@ OUT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 SAY_EVERY = 60.0
 """Seconds between two lines about it in the log."""
+
+PAUSE = 1.0
+"""Seconds without an attempt when not even a client can be sent away."""
 
 NOT_SENT = 128 * 1024
 """Bytes that the kernel keeps for a client that takes nothing (tcp(7)); it would keep 4 MiB for each, which nobody sees
@@ -54,65 +57,87 @@ class Reserve:
         return number is not None
 
 
-class ListeningSocket(socket.socket):
-    """One address that is listened on. `relieve` is called when descriptors have run out."""
+class Listener:
+    """One address that is listened on.
 
-    relieve: Callable[[], object] | None = None
-    _reserve: Reserve | None = None
-    _pausing = False
-    _said = float("-inf")
-    _sent_away = 0
+    Args:
+        listening: the socket.
+        take: takes a connection, which does not block.
+        relieve: called when descriptors have run out.
+        at_once: connections that are taken in one turn of the event loop.
+    """
 
-    def keep_reserve(self, relieve: Callable[[], object]) -> None:
-        """Hold a descriptor back from now on."""
-        self.relieve = relieve
+    def __init__(
+        self,
+        listening: socket.socket,
+        take: Callable[[socket.socket], None],
+        relieve: Callable[[], object],
+        at_once: int,
+    ) -> None:
+        self._listening = listening
+        self._take = take
+        self._relieve = relieve
+        self._at_once = at_once
         self._reserve = Reserve()
+        self._pause: asyncio.TimerHandle | None = None
+        self._said = float("-inf")
+        self._sent_away = 0
 
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; as the original, but that no error of descriptors comes out.
+    @property
+    def address(self) -> str:
+        """As `host:port`."""
+        host, port, *_ = self._listening.getsockname()
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-        Raises:
-            BlockingIOError: there is none that could be taken now.
-        """
-        if self._pausing:
-            self._pausing = False
-            raise BlockingIOError(errno.EAGAIN, "no descriptors left")
-        try:
-            return super().accept()
-        except OSError as error:
-            if error.errno not in OUT or self._reserve is None:
-                raise
-            fault = error
-        self._say(fault)
-        if self.relieve is not None:
-            self.relieve()
-        if not self._reserve.give():
-            # Others were faster to take it. Then the loop shall pause; but not go on to try in this turn.
-            self._reserve.take()
-            self._pausing = True
-            raise fault
-        with contextlib.suppress(OSError):
-            super().accept()[0].close()
-            self._sent_away += 1
-        self._reserve.take()
-        # To the loop: no more for now. What waits in the backlog makes it come back with its next turn.
-        raise BlockingIOError(errno.EAGAIN, "no descriptors left")
+    def start(self) -> None:
+        """Accept from now on."""
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._listening, self._accept)
 
     def close(self) -> None:
         """Close it, and what it held back."""
-        if self._reserve is not None:
-            self._reserve.give()
-            self._reserve = None
-        super().close()
+        if self._pause is None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+        else:
+            self._pause.cancel()
+        self._listening.close()
+        self._reserve.give()
 
-    def _say(self, fault: OSError) -> None:
+    def _accept(self) -> None:
+        for _ in range(self._at_once):
+            try:
+                found, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as fault:
+                if fault.errno not in OUT:
+                    raise
+                self._run_out(fault)
+                return
+            found.setblocking(False)
+            self._take(found)
+
+    def _run_out(self, fault: OSError) -> None:
+        """Send one client away, so that it does not wait in the backlog for nothing, and have room made."""
         now = monotonic()
         if now - self._said >= SAY_EVERY:
             self._said = now
             logger.error("no connection can be taken: %s; %d were sent away so far", fault.strerror, self._sent_away)
+        self._relieve()
+        if self._reserve.give():
+            with contextlib.suppress(OSError):
+                self._listening.accept()[0].close()
+                self._sent_away += 1
+            self._reserve.take()
+        else:
+            # Others were faster to take it.
+            self._reserve.take()
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listening)
+            self._pause = loop.call_later(PAUSE, self.start)
 
 
-async def listen(host: str, port: int, backlog: int) -> list[ListeningSocket]:
+async def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Return sockets that are bound to all addresses of `host`, as `loop.create_server` would.
 
     Raises:
@@ -120,10 +145,10 @@ async def listen(host: str, port: int, backlog: int) -> list[ListeningSocket]:
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[ListeningSocket] = []
+    sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
-            sockets.append(listening := ListeningSocket(family, kind, protocol))
+            sockets.append(listening := socket.socket(family, kind, protocol))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if hasattr(socket, "TCP_NOTSENT_LOWAT"):
                 # Those that are accepted inherit it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 from taskd.clock import Clock, monotonic
 from taskd.errors import StartError
@@ -13,12 +14,12 @@ from taskd.metrics.catalog import Catalog
 from taskd.runtime.budget import Budget
 from taskd.runtime.supervisor import Supervisor
 from taskd.tls import Tls
+from taskd.web.arrival import Arrival
 from taskd.web.connection import Connection
 from taskd.web.host import Times
 from taskd.web.hot import HotAnswers
-from taskd.web.listening import ListeningSocket, listen
+from taskd.web.listening import Listener, listen
 from taskd.web.message import Handler, Request, Response
-from taskd.web.secured import Handshake
 from taskd.web.upgrade import Upgrader
 
 logger = logging.getLogger("taskd.http")
@@ -54,7 +55,7 @@ MAX_UNSENT = 96 * 1024 * 1024
 """Bytes of answers that clients have not taken, of all connections; an answer that several get counts for each."""
 
 
-Guest = Connection | Handshake
+Guest = Connection | Arrival
 
 
 class HttpServer:
@@ -106,7 +107,7 @@ class HttpServer:
         self.fresh: dict[Guest, None] = {}
         self.idle: dict[Guest, None] = {}
         self._connections: set[Guest] = set()
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
 
@@ -118,10 +119,7 @@ class HttpServer:
     @property
     def address(self) -> str | None:
         """Where it listens, as `host:port`, or None."""
-        if not self._servers or not self._servers[0].sockets:
-            return None
-        host, port, *_ = self._servers[0].sockets[0].getsockname()
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return self._listeners[0].address if self._listeners else None
 
     async def start(self, host: str, port: int) -> None:
         """Listen.
@@ -133,29 +131,20 @@ class HttpServer:
             sockets = await listen(host, port, BACKLOG)
         except OSError as error:
             raise StartError(f"can't listen on {host}:{port} (TASKD_HTTP): {error.strerror or error}") from None
-        for listening in sockets:
-            self._servers.append(await self._serve(listening))
+        at_once = max(1, min(ACCEPTED_AT_ONCE, self._max // 8))
+        self._listeners = [Listener(one, self._take, self.relieve, at_once) for one in sockets]
+        for listener in self._listeners:
+            listener.start()
         self.draining = False
         self._arm()
 
-    async def _serve(self, listening: ListeningSocket) -> asyncio.Server:
-        listening.keep_reserve(self.relieve)
-        loop = asyncio.get_running_loop()
-        at_once = max(1, min(ACCEPTED_AT_ONCE, self._max // 8))
-        server = await loop.create_server(self._greet, sock=listening, backlog=at_once)
-        # asyncio has listened anew, with as many as are to be accepted at once.
-        listening.listen(BACKLOG)
-        return server
-
-    def _greet(self) -> Connection | Handshake:
-        connection = Connection(self)
-        return connection if self._tls is None else Handshake(self, self._tls, connection)
+    def _take(self, accepted: socket.socket) -> None:
+        Arrival(self, accepted, self._tls, lambda arrived: Connection(self, arrived)).begin()
 
     async def stop_accepting(self) -> None:
         """Close the listening socket."""
-        servers, self._servers = self._servers, []
-        for server in servers:
-            server.close()
+        while self._listeners:
+            self._listeners.pop().close()
 
     async def drain(self, within: float) -> None:
         """Close idle connections, and wait up to `within` seconds for those that are being answered."""

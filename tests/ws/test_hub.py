@@ -16,7 +16,8 @@ from tests.ws.serving import Serving, closed, make_task, receive, serving
 
 def timers() -> int:
     loop: Any = asyncio.get_running_loop()
-    return sum(not handle.cancelled() for handle in loop._scheduled)
+    # uvloop does not tell.
+    return sum(not handle.cancelled() for handle in getattr(loop, "_scheduled", ()))
 
 
 def footprint(served: Serving) -> dict[str, int]:
