@@ -10,10 +10,8 @@ that whoever comes later must see.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Generic, NamedTuple, TypeVar
-
-from taskd.cache.port import Key
 
 V = TypeVar("V")
 
@@ -61,28 +59,29 @@ class Flights(Generic[V]):
     """The loads that are under way, by scope and key."""
 
     def __init__(self) -> None:
-        self._scopes: dict[str, dict[Key, _Flight[V]]] = {}
+        self._scopes: dict[str, dict[Hashable, _Flight[V]]] = {}
 
-    async def run(self, key: Key, load: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
+    async def run(self, scope: str, key: Hashable, load: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
         """Return the value of a key, and whether another caller's load gave it.
 
         Args:
-            key: what is wanted.
+            scope: what ends it.
+            key: what is wanted, and by whom, where that matters.
             load: gets it; awaited only if nobody else is loading it, or he who did was cancelled.
 
         Raises:
             Exception: what the load raised.
         """
-        flight = self._scopes.get(key.scope, {}).get(key)
+        flight = self._scopes.get(scope, {}).get(key)
         if flight is None:
-            flight = self._scopes.setdefault(key.scope, {})[key] = _Flight()
-            return await self._lead(flight, key, load), False
-        answer = await self._wait(flight, key)
+            flight = self._scopes.setdefault(scope, {})[key] = _Flight()
+            return await self._lead(flight, scope, key, load), False
+        answer = await self._wait(flight, scope, key)
         if isinstance(answer, _Loaded):
             return answer.value, True
         if isinstance(answer, _Failed):
             raise answer.error
-        return await self._lead(flight, key, load), False
+        return await self._lead(flight, scope, key, load), False
 
     def land(self, scopes: Iterable[str]) -> None:
         """Let nobody else get on the flights of these scopes: who comes now starts a new one."""
@@ -93,7 +92,7 @@ class Flights(Generic[V]):
         """Let nobody else get on any flight."""
         self._scopes.clear()
 
-    async def _wait(self, flight: _Flight[V], key: Key) -> _Answer[V]:
+    async def _wait(self, flight: _Flight[V], scope: str, key: Hashable) -> _Answer[V]:
         turn: asyncio.Future[_Answer[V]] = asyncio.get_running_loop().create_future()
         flight.waiting[turn] = None
         try:
@@ -101,33 +100,33 @@ class Flights(Generic[V]):
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and isinstance(turn.result(), _Lead):
                 # Made the leader and cancelled in one moment.
-                self._hand_over(flight, key)
+                self._hand_over(flight, scope, key)
             raise
         finally:
             del flight.waiting[turn]
 
-    async def _lead(self, flight: _Flight[V], key: Key, load: Callable[[], Awaitable[V]]) -> V:
+    async def _lead(self, flight: _Flight[V], scope: str, key: Hashable, load: Callable[[], Awaitable[V]]) -> V:
         try:
             value = await load()
         except Exception as error:
-            self._end(flight, key)
+            self._end(flight, scope, key)
             flight.tell(_Failed(error))
             raise
         except BaseException:
             # Cancelled, which is the leader's own business.
-            self._hand_over(flight, key)
+            self._hand_over(flight, scope, key)
             raise
-        self._end(flight, key)
+        self._end(flight, scope, key)
         flight.tell(_Loaded(value))
         return value
 
-    def _hand_over(self, flight: _Flight[V], key: Key) -> None:
+    def _hand_over(self, flight: _Flight[V], scope: str, key: Hashable) -> None:
         if not flight.hand_over():
-            self._end(flight, key)
+            self._end(flight, scope, key)
 
-    def _end(self, flight: _Flight[V], key: Key) -> None:
-        flights = self._scopes.get(key.scope)
+    def _end(self, flight: _Flight[V], scope: str, key: Hashable) -> None:
+        flights = self._scopes.get(scope)
         if flights is not None and flights.get(key) is flight:
             del flights[key]
             if not flights:
-                del self._scopes[key.scope]
+                del self._scopes[scope]

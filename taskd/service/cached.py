@@ -159,9 +159,7 @@ class CachedReads:
 
         try:
             # Each user's load is his own: what one may not see is no answer to another.
-            token = "" if user.token is None else user.token.hex()
-            flight = Key(key.cache, key.scope, f"{key.name}\0{user.role}\0{user.name}\0{token}")
-            view, _ = await self._flights.run(flight, fill)
+            view, _ = await self._flights.run(key.scope, (key, user), fill)
         finally:
             self._count[key.cache, result].inc()
         return view

@@ -32,7 +32,7 @@ class Loads:
         return await self.under_way[-1]
 
     async def call(self, key: Key = A, number: int = 1) -> list[asyncio.Task[tuple[int, bool]]]:
-        callers = [asyncio.create_task(self.flights.run(key, self.load)) for _ in range(number)]
+        callers = [asyncio.create_task(self.flights.run(key.scope, key, self.load)) for _ in range(number)]
         self.callers += callers
         await turns()
         return callers
@@ -207,7 +207,7 @@ async def play(steps: list[tuple[str, int]]) -> None:
 
     for step, number in steps:
         if step == "call":
-            callers.append((now, asyncio.create_task(flights.run(A, load))))
+            callers.append((now, asyncio.create_task(flights.run(A.scope, A, load))))
         elif step == "cancel" and callers:
             callers[number % len(callers)][1].cancel()
         elif step == "land":
