@@ -141,6 +141,15 @@ class MemoryCache(Generic[V]):
             self._kept.pop(key)
         return Found(None, Ticket((scope or self._ask(key.scope)).generation, self._clock()))
 
+    def keeps(self, key: Key, value: V) -> bool:
+        """Return whether this very value is what a look would find. If so, that is a use of it."""
+        kept = self._kept.get(key)
+        scope = self._scopes.get(key.scope)
+        if kept is None or scope is None or kept[1] is not value or kept[0] != scope.generation:
+            return False
+        self._scopes.move_to_end(key.scope)
+        return True
+
     def put(self, key: Key, ticket: Ticket, value: V) -> None:
         """Keep a value that was loaded after the `get` that gave the ticket, unless the scope has ended meanwhile."""
         scope = self._scopes.get(key.scope) or self._asked.get(key.scope)

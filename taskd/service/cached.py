@@ -56,6 +56,7 @@ class CachedReads:
     def __init__(self, tasks: Tasks, cache: Cache[View] | None, catalog: Catalog | None = None) -> None:
         self._tasks = tasks
         self._cache = cache
+        self._memory = cache if isinstance(cache, MemoryCache) else None
         self._flights: Flights[View] = Flights()
         self._own: OrderedDict[UUID, int] = OrderedDict()
         requests = (catalog or Catalog()).cache_requests
@@ -64,6 +65,7 @@ class CachedReads:
             for name in (TASK, LIST)
             for result in ("hit", "miss", "coalesced")
         }
+        self._hits = {name: self._count[name, "hit"] for name in (TASK, LIST)}
 
     async def task(self, user: User, task_id: UUID) -> View:
         """Return one task; see `ports.Reads`."""
@@ -86,11 +88,10 @@ class CachedReads:
 
     def still(self, view: View) -> bool:
         """Return whether a read would give this very view now, out of this process's memory; that counts as a hit."""
-        if not isinstance(view.key, Key) or not isinstance(self._cache, MemoryCache):
+        key = view.key
+        if self._memory is None or not isinstance(key, Key) or not self._memory.keeps(key, view):
             return False
-        if self._cache.look(view.key).value is not view:
-            return False
-        self._count[view.key.cache, "hit"].inc()
+        self._hits[key.cache].inc()
         return True
 
     def observe(self, events: Sequence[Event]) -> None:

@@ -92,17 +92,17 @@ class Connection(asyncio.Protocol):
         self._enter(Phase.IDLE)
 
     def data_received(self, data: bytes) -> None:
+        if self.phase is Phase.IDLE:
+            if self._served and self._writable is None and (again := self._server.again(self, data)) is not None:
+                self._transport.write(again)
+                return
+            self._enter(Phase.HEAD)
         if self.phase is Phase.ANSWER:
             self._held += data
             if len(self._held) > READ_AHEAD:
                 self._transport.pause_reading()
             self._weigh()
         elif self.phase is not Phase.LINGER and self.phase is not Phase.CLOSING:
-            if self.phase is Phase.IDLE:
-                if self._served and self._writable is None and (again := self._server.again(self, data)):
-                    self._transport.write(again)
-                    return
-                self._enter(Phase.HEAD)
             self._parser.feed(data)
             self._advance()
 

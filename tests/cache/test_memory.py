@@ -45,6 +45,31 @@ async def test_time_runs_from_the_get_and_not_from_the_put(cache: MemoryCache[by
     assert not await has(cache, key)
 
 
+async def test_it_says_whether_a_look_would_find_a_very_value(cache: MemoryCache[bytes], clock: FakeClock) -> None:
+    key, value = Key("list", "ann", "page"), bytes(bytearray(b"value"))
+    assert not cache.keeps(key, value)
+    await keep(cache, key, value)
+    assert cache.keeps(key, value)
+    assert not cache.keeps(key, bytes(bytearray(value)))
+    cache.invalidate(("ann",))
+    assert not cache.keeps(key, value)
+    await keep(cache, key, value)
+    assert cache.keeps(key, value)
+    clock.now += TTL
+    assert not cache.keeps(key, value)
+
+
+async def test_what_is_asked_for_by_its_value_outlives_what_is_not(supervisor: Supervisor, clock: FakeClock) -> None:
+    cache = make(supervisor, clock, entries=2)
+    first, second, third = (Key("task", name) for name in "abc")
+    value = b"v"
+    await keep(cache, first, value)
+    await keep(cache, second, value)
+    assert cache.keeps(first, value)
+    await keep(cache, third, value)
+    assert [await has(cache, key) for key in (first, second, third)] == [True, False, True]
+
+
 async def test_what_was_loaded_for_longer_than_entries_live_is_not_kept(
     cache: MemoryCache[bytes], clock: FakeClock
 ) -> None:
