@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from taskd.domain.lease import Renewal
-from taskd.domain.model import Task
+from taskd.domain.model import Status, Task
 from taskd.domain.outcome import Outcome, Report
 
 __all__ = ["Leases", "Queue", "Renewal", "Sweep"]
@@ -22,8 +22,8 @@ class Queue(Protocol):
         Highest priority first, then oldest. A lease that is not registered gets none.
         """
 
-    async def finish(self, outcome: Outcome) -> Task | None:
-        """Store how an attempt ended; None: refused, the attempt no longer belongs to that lease."""
+    async def finish(self, outcome: Outcome) -> Status | None:
+        """Store how an attempt ended, and return what the task is now; None: refused, the attempt no longer belongs to that lease."""
 
     async def report(self, report: Report) -> bool:
         """Store a progress; False: refused, as for `finish`."""

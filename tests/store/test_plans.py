@@ -114,7 +114,6 @@ async def test_finish_and_report(filled: Database) -> None:
         load("claims")["finish"],
         [ids, ones, leases, words, ones, words, words, ones],
         "task_states_pkey",
-        "tasks_pkey",
     )
     await expect(filled, load("claims")["report"], [ids, ones, leases, ones, words], "task_states_pkey")
 

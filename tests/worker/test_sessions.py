@@ -62,7 +62,7 @@ class Gate:
             await self.answered.wait()
         return tasks
 
-    async def finish(self, outcome: Outcome) -> Task | None:
+    async def finish(self, outcome: Outcome) -> Status | None:
         self.finishing.set()
         await self.finished.wait()
         return await self._finish(outcome)

@@ -46,22 +46,25 @@ ORDER BY claimed.priority DESC, claimed.id
 
 -- name: finish
 -- The ends of many attempts. `mine` locks, in the order of ids as every batch does, the tasks whose running attempt is
--- still the one that ended under its lease; what is not among the rows was refused. A task whose cancellation was
--- asked for is tried no more. FAIL, RETRY_LATER, GIVE_BACK, STOP and SUCCEED of `domain.state`.
+-- still the one that ended under its lease (it has one exactly while it runs); what is not among the rows was refused.
+-- One look by key for each: the planner does not know how many are given, and of a join it made each with each. A task
+-- whose cancellation was asked for is tried no more. FAIL, RETRY_LATER, GIVE_BACK, STOP and SUCCEED of `domain.state`.
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
                          $8::float8[])
         WITH ORDINALITY AS g (task_id, attempt, lease, ending, result, error_type, error_message, delay, n)
+    ORDER BY task_id
 ), mine AS MATERIALIZED (
     SELECT g.*, clock_timestamp() AS now,
         CASE WHEN g.ending = 'done' THEN 'done'
-             WHEN g.ending = 'cancelled' OR s.cancel_requested_at IS NOT NULL THEN 'cancelled'
+             WHEN g.ending = 'cancelled' OR held.cancel_requested_at IS NOT NULL THEN 'cancelled'
              WHEN g.ending = 'failed' THEN 'failed'
              ELSE 'scheduled' END AS status
-    FROM given g JOIN task_states s ON s.task_id = g.task_id
-    WHERE s.status = 'running' AND s.attempt = g.attempt AND s.lease = g.lease
-    ORDER BY s.task_id
-    FOR UPDATE OF s
+    FROM given g CROSS JOIN LATERAL (
+        SELECT s.cancel_requested_at FROM task_states s
+        WHERE s.task_id = g.task_id AND s.attempt = g.attempt AND s.lease = g.lease
+        FOR UPDATE
+    ) held
 )
 UPDATE task_states s SET
     was = s.status,
@@ -77,23 +80,22 @@ UPDATE task_states s SET
     finished_at = CASE WHEN m.status = 'scheduled' THEN NULL ELSE m.now END,
     lease = NULL, version = s.version + 1, updated_at = m.now,
     event_xid = greatest(s.event_xid, pg_current_xact_id())
-FROM mine m JOIN tasks t ON t.id = m.task_id
+FROM mine m
 WHERE s.task_id = m.task_id
-RETURNING t.id, t.owner, t.kind, t.title, t.description, t.payload, s.status, s.priority, s.run_at, s.attempt,
-    s.max_attempts, s.timeout_seconds, s.progress, s.progress_note, s.result, s.error_type, s.error_message,
-    s.error_attempt, s.error_at, s.version, t.created_at, s.updated_at, s.started_at, s.finished_at,
-    s.cancel_requested_at, m.n
+RETURNING m.n, s.kind, s.status, s.started_at, s.updated_at
 
 -- name: report
 -- Progress of many attempts, guarded and locked like their ends.
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::float8[], $5::text[])
         AS g (task_id, attempt, lease, progress, note)
+    ORDER BY task_id
 ), mine AS MATERIALIZED (
-    SELECT g.* FROM given g JOIN task_states s ON s.task_id = g.task_id
-    WHERE s.status = 'running' AND s.attempt = g.attempt AND s.lease = g.lease
-    ORDER BY s.task_id
-    FOR UPDATE OF s
+    SELECT g.* FROM given g CROSS JOIN LATERAL (
+        SELECT FROM task_states s
+        WHERE s.task_id = g.task_id AND s.attempt = g.attempt AND s.lease = g.lease
+        FOR UPDATE
+    ) held
 )
 UPDATE task_states s SET
     was = s.status, progress = m.progress, progress_note = m.note, event = 'progress', version = s.version + 1,
