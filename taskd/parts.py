@@ -20,7 +20,7 @@ from taskd.metrics.lag import LoopLag
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.auth import Gate
 from taskd.service.census import Census
-from taskd.service.feed import LogFeed
+from taskd.service.feed import RING_EVENTS, LogFeed
 from taskd.service.health import PartsHealth, from_fault
 from taskd.service.tasks import TaskService
 from taskd.store.claims import ClaimStore
@@ -82,7 +82,9 @@ class Parts:
         )
 
     def _build_services(self) -> None:
-        self.feed = LogFeed(EventLog(self.database), self.supervisor)
+        # Who serves nobody reads the log to count and to wake: it shows no event, and keeps none.
+        log = EventLog(self.database, content=self.serves)
+        self.feed = LogFeed(log, self.supervisor, ring=RING_EVENTS if self.serves else 0)
         self.census = Census(TotalsStore(self.database), self.feed, self.supervisor)
         self.tokens = TokenStore(self.database)
         known = self.tokens if self.settings.auth == "token" else None

@@ -50,11 +50,15 @@ class Place:
 
 
 class EventLog:
-    """Reads the log of one database. Every method raises `Unavailable` when it is away."""
+    """Reads the log of one database. Every method raises `Unavailable` when it is away.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        content: False: events without what their tasks are about, for who only counts and wakes.
+    """
+
+    def __init__(self, database: Database, *, content: bool = True) -> None:
         self._database = database
-        self._read = load("events")["read"]
+        self._read = load("events")["read" if content else "read_bare"]
         self._place = load("events")["place"]
 
     async def read(self, after: EventKey, limit: int) -> Batch:

@@ -19,6 +19,27 @@ LEFT JOIN LATERAL (
 ) e ON true
 ORDER BY e.xid, e.seq;
 
+-- name: read_bare
+-- As `read`, for a process that shows no task to anybody and only counts and wakes: without what a user wrote or a
+-- handler returned, and so without a look into `tasks` for each event.
+SELECT e.*, s.pending, s.now, s.xmin::text::bigint AS low, s.xmax::text::bigint AS high
+FROM (
+    SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin, pg_snapshot_xmax(pg_current_snapshot()) AS xmax,
+           EXISTS (SELECT FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())) AS pending,
+           clock_timestamp() AS now
+) s
+LEFT JOIN LATERAL (
+    SELECT xid, seq, type, at, task_id AS id, owner, kind, '' AS title, '' AS description, '{}' AS payload, status,
+           priority, run_at, attempt, max_attempts, timeout_seconds, progress, NULL AS progress_note, NULL AS result,
+           error_type, '' AS error_message, error_attempt, error_at, version, created_at, updated_at, started_at,
+           finished_at, cancel_requested_at, was
+    FROM events
+    WHERE (xid, seq) > ($1::text::xid8, $2) AND xid < s.xmin
+    ORDER BY xid, seq
+    LIMIT $3
+) e ON true
+ORDER BY e.xid, e.seq;
+
 -- name: place
 -- Which log this is, the greatest key that was dropped from it, and its present end: every event below xmin is
 -- committed or never will be, and every event to come has a key above (xmin, 0).
