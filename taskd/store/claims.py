@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -66,9 +67,9 @@ class ClaimStore:
             self._observe_waits(rows)
         return claimed, rows[0]["wanted"]
 
-    async def finish(self, outcome: Outcome) -> Status | None:
+    def finish(self, outcome: Outcome) -> asyncio.Future[Status | None]:
         """Store how an attempt ended, and return what the task is now; None: refused, it no longer is that lease's."""
-        return await self._finishes.submit(outcome)
+        return self._finishes.put(outcome)
 
     async def report(self, report: Report) -> bool:
         """Store a progress; False: the attempt no longer belongs to that lease."""

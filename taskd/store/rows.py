@@ -41,7 +41,7 @@ def event_of(row: Row) -> Event:
 def _task(values: tuple[Any, ...]) -> Task:
     error_type, error_message, error_attempt, error_at = values[15:19]
     error = None if error_type is None else Failure(error_type, error_message, error_attempt, error_at)
-    # Past `__init__`: that of a frozen dataclass sets each field by a call of its own, which is most of what a row costs.
+    # Past `__init__`: a frozen dataclass sets each field by a call of its own, which is most of what a row costs.
     task = object.__new__(Task)
     known = (*values[:6], _STATUSES[values[6]], *values[7:15], error, *values[19:])
     task.__dict__.update(zip(_TASK_FIELDS, known, strict=True))

@@ -115,7 +115,10 @@ class Memory:
         mine = self.holders.get(task.id) == given.lease and task.attempt == given.attempt
         return mine and task.status is Status.RUNNING
 
-    async def finish(self, outcome: Outcome) -> Status | None:
+    def finish(self, outcome: Outcome) -> asyncio.Future[Status | None]:
+        return asyncio.ensure_future(self._finish(outcome))
+
+    async def _finish(self, outcome: Outcome) -> Status | None:
         self._check()
         await asyncio.sleep(0)
         mine = self._is_mine(outcome)
