@@ -45,7 +45,7 @@ class Table:
         self.work = work
         self._database = Database(url, max_size=1, timeout=3600.0)
         self._tasks = TaskStore(self._database)
-        self._claims = ClaimStore(self._database)
+        self._claims = ClaimStore(self._database, follows=True)
         self._lease: UUID
         self._backend = 0
 

@@ -29,6 +29,7 @@ from bench.report import TASKD, Goal, Row, Sample
 from bench.servers import Server, free_port, postgres, program, python, tell
 from taskd.domain.model import NewTask
 from taskd.store.migrate import migrate
+from taskd.store.passed import FIRST, LAST, NO_ID
 from taskd.store.pool import Database
 from taskd.store.statements import load
 from taskd.store.tasks import TaskStore
@@ -145,7 +146,8 @@ def floor_script() -> str:
     body, found, _ = claim.rpartition("\nSELECT claimed.*")
     if not found:
         raise SystemExit("the claim no longer ends as it did")
-    given = {"1": f"'{HOLDER}'::uuid", "2": "ARRAY['noop']", "3": str(BATCH)}
+    whole = {"4": f"'{{{FIRST}}}'", "5": f"'{{{NO_ID}}}'", "6": f"'{{{LAST}}}'"}
+    given = {"1": f"'{HOLDER}'::uuid", "2": "ARRAY['noop']", "3": str(BATCH), **whole}
     gathered = "SELECT coalesce(array_agg(id), '{}') ids, coalesce(array_agg(attempt), '{}') attempts FROM claimed"
     ends = {
         "1": ":ids", "2": ":attempts", "3": f"array_fill('{HOLDER}'::uuid, ARRAY[cardinality(:ids::uuid[])])",

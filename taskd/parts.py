@@ -70,7 +70,7 @@ class Parts:
         self.database = Database(url, max_size=10, catalog=self.catalog)
         self.listener = Listener(listen_url, self._lock_key, self._woken, self._reconnected, self.supervisor)
         self.notifier = Notifier(self.database, self.supervisor)
-        self.claims = ClaimStore(self.database, self.committed, self.catalog)
+        self.claims = ClaimStore(self.database, self.committed, self.catalog, follows=True)
         # Its own: a renewal that waits behind ten slow statements comes too late, and costs what runs.
         self.renewals = Database(url, max_size=2, catalog=self.catalog)
         self.leases = LeaseStore(self.renewals, self.committed, catalog=self.catalog)
@@ -185,6 +185,8 @@ class Parts:
         for listener in (self.front.reads.observe, self.census.observe):
             self.feed.subscribe(listener)
         if self.worker is not None:
+            # Where claims look first, and then whoever claims.
+            self.feed.subscribe(self.claims.observe)
             self.feed.subscribe(self.worker.observe)
         if self.front.hub is not None:
             self.front.hub.start()

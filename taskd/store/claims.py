@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from taskd.clock import Clock, monotonic
+from taskd.domain.event import Event
 from taskd.domain.model import FINAL, Status, Task
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.batcher import Batcher
+from taskd.store.passed import Passed
 from taskd.store.pool import Database, Row, nobody_asked
 from taskd.store.rows import task_of
 from taskd.store.statements import load
@@ -29,14 +32,25 @@ class ClaimStore:
     Args:
         committed: called after each commit that left an event.
         catalog: where waits, attempts and ends are counted, once they are committed.
+        follows: whether `observe` is given each batch of the log, so that a claim may begin where the last one ended.
+        clock: monotonic seconds.
     """
 
     def __init__(
-        self, database: Database, committed: Callable[[], None] = nobody_asked, catalog: Catalog | None = None
+        self,
+        database: Database,
+        committed: Callable[[], None] = nobody_asked,
+        catalog: Catalog | None = None,
+        *,
+        follows: bool = False,
+        clock: Clock = monotonic,
     ) -> None:
         self._database = database
         self._committed = committed
         self._catalog = catalog or Catalog()
+        self._follows = follows
+        self._clock = clock
+        self._passed = Passed()
         self._finishes: Batcher[Outcome, Status | None] = Batcher(self.finish_many)
         self._reports: Batcher[Report, bool] = Batcher(self.report_many)
 
@@ -60,12 +74,33 @@ class ClaimStore:
 
     async def _claim(self, lease: UUID, kinds: Sequence[str], limit: int) -> tuple[list[Task], int]:
         """Return what was claimed, and how many had been seen."""
-        rows = await self._database.fetch(_SQL["claim"], lease, list(kinds), limit)
-        claimed = [task_of(row) for row in rows if row["id"] is not None]
+        began = self._clock()
+        look = self._passed.begin(kinds, began, follows=self._follows)
+        claimed: list[Task] = []
+        try:
+            rows = await self._database.fetch(
+                _SQL["claim"],
+                lease,
+                [one.kind for one in look.ranges],
+                limit,
+                [one.rank for one in look.ranges],
+                [one.after for one in look.ranges],
+                [one.last for one in look.ranges],
+            )
+            claimed = [task_of(row) for row in rows if row["id"] is not None]
+        finally:
+            now = self._clock()
+            self._passed.end(look, [(task.kind, -task.priority, task.id) for task in claimed], now - began, now)
         if claimed:
             self._committed()
             self._observe_waits(rows)
         return claimed, rows[0]["wanted"]
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Take note of what became ready; a listener of the feed, before whoever claims for it."""
+        for event in events:
+            if event.task.status is Status.NEW:
+                self._passed.readied(event.task.kind, event.task.priority, event.task.id)
 
     def finish(self, outcome: Outcome) -> asyncio.Future[Status | None]:
         """Store how an attempt ended, and return what the task is now; None: refused, it no longer is that lease's."""

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from taskd.domain.event import LOG_START, Event, EventType
 from taskd.domain.history import HistoryQuery
 from taskd.domain.model import NewTask, Status, Task
 from taskd.domain.outcome import Ending, Outcome, Report
@@ -74,6 +75,22 @@ async def test_priority_goes_before_age_over_all_kinds(make: Maker, claims: Clai
     first = await claims.claim(lease, ["a", "b"], 2)
     second = await claims.claim(lease, ["b", "a"], 9)
     assert [task.id for task in first + second] == [d.id, b.id, c.id, a.id]
+
+
+async def test_a_claim_begins_behind_the_last_one_and_before_what_the_log_says_is_ready(
+    make: Maker, database: Database, tasks: TaskStore, lease: UUID
+) -> None:
+    now = 0.0
+    claims = ClaimStore(database, follows=True, clock=lambda: now)
+    first, second = await make.many(2)
+    # By a clock that stands still, a look from the front takes no time, and the next may be one too: so it goes back.
+    assert [task.id for task in await claims.claim(lease, ["default"], 2)] == [first.id, second.id]
+    await claims.finish(Outcome(first.id, 1, lease, Ending.FAILED, error_type="E", error_message="m"))
+    now = -1.0
+    again = await tasks.retry("ann", first.id)
+    assert await claims.claim(lease, ["default"], 2) == []
+    claims.observe([Event(LOG_START, EventType.UPDATED, again, again.updated_at)])
+    assert [task.id for task in await claims.claim(lease, ["default"], 2)] == [first.id]
 
 
 async def test_a_claimed_task_comes_as_it_is_stored(

@@ -1,31 +1,35 @@
 -- name: claim
--- Up to $3 ready tasks of the kinds $2 for the lease $1: the highest priority first, then the oldest, over all kinds.
--- `want` looks, without locks, how many of each kind belong to the best $3; `taken` then locks as many of each kind in
--- the order of the index `task_states_ready`, stepping over what others have locked. Materialized, or the planner may
--- run a locking LIMIT more than once. A lease that is gone or expired gets nothing. There is always at least one row;
--- `wanted` says how many were seen, so that a claimer who lost races can look again. `= ANY (ARRAY(…))` because the
--- planner takes a LIMIT that it doesn't know for a tenth of the table, and would join by reading all of it.
+-- Up to $3 ready tasks for the lease $1, of the ranges $2 and $4 to $6 (`store.passed`): the highest priority first,
+-- then the oldest, over all ranges. `want` looks, without locks, how many of each range belong to the best $3; `taken`
+-- then locks as many of each in the order of the index `task_states_ready`, stepping over what others have locked.
+-- Materialized, or the planner may run a locking LIMIT more than once. A lease that is gone or expired gets nothing.
+-- There is always at least one row; `wanted` says how many were seen, so that a claimer who lost races can look again.
+-- `= ANY (ARRAY(…))` because the planner takes a LIMIT that it doesn't know for a tenth of the table, and would join by
+-- reading all of it.
 WITH holder AS MATERIALIZED (
     SELECT lease FROM leases WHERE lease = $1 AND expires_at > clock_timestamp()
 ), want AS MATERIALIZED (
-    SELECT best.kind, count(*) AS number
+    SELECT best.kind, best.rank, best.after, best.last, count(*) AS number
     FROM (
-        SELECT ready.kind
-        FROM holder CROSS JOIN unnest($2::text[]) AS asked (kind)
+        SELECT asked.*
+        FROM holder CROSS JOIN unnest($2::text[], $4::smallint[], $5::uuid[], $6::smallint[])
+            AS asked (kind, rank, after, last)
         CROSS JOIN LATERAL (
-            SELECT s.kind, s.priority, s.task_id FROM task_states s
+            SELECT -s.priority AS its_rank, s.task_id FROM task_states s
             WHERE s.kind = asked.kind AND s.status = 'new'
-            ORDER BY s.priority DESC, s.task_id LIMIT $3
+                AND (-s.priority, s.task_id) > (asked.rank, asked.after) AND -s.priority <= asked.last
+            ORDER BY -s.priority, s.task_id LIMIT $3
         ) ready
-        ORDER BY ready.priority DESC, ready.task_id LIMIT $3
+        ORDER BY ready.its_rank, ready.task_id LIMIT $3
     ) best
-    GROUP BY best.kind
+    GROUP BY best.kind, best.rank, best.after, best.last
 ), taken AS MATERIALIZED (
     SELECT locked.task_id
     FROM want CROSS JOIN LATERAL (
         SELECT s.task_id FROM task_states s
         WHERE s.kind = want.kind AND s.status = 'new'
-        ORDER BY s.priority DESC, s.task_id LIMIT want.number
+            AND (-s.priority, s.task_id) > (want.rank, want.after) AND -s.priority <= want.last
+        ORDER BY -s.priority, s.task_id LIMIT want.number
         FOR UPDATE SKIP LOCKED
     ) locked
 ), claimed AS (
