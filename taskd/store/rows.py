@@ -16,7 +16,9 @@ EVENT_COLUMNS = 4
 """Columns that `event_rows` has before those of the task: xid, seq, type, at. Behind them it has `was`."""
 
 _TASK_FIELDS = tuple(field.name for field in fields(Task))
-_EVENT_FIELDS = tuple(field.name for field in fields(Event))
+_BARE: dict[str, Any] = dict.fromkeys(_TASK_FIELDS) | {
+    "owner": "", "title": "", "description": "", "payload_json": "{}", "max_attempts": 0, "timeout_seconds": 0.0,
+}  # fmt: skip
 _STATUSES = {status.value: status for status in Status}
 _TYPES = {type_.value: type_ for type_ in EventType}
 
@@ -29,12 +31,32 @@ def task_of(row: Row, start: int = 0) -> Task:
 def event_of(row: Row) -> Event:
     """Return the event in a row of `event_rows`."""
     values: tuple[Any, ...] = tuple(row)
-    xid, seq, type_, at = values[:EVENT_COLUMNS]
-    was = values[EVENT_COLUMNS + TASK_COLUMNS]
     task = _task(values[EVENT_COLUMNS : EVENT_COLUMNS + TASK_COLUMNS])
+    return _event(values, task, values[EVENT_COLUMNS + TASK_COLUMNS])
+
+
+def bare_event_of(row: Row) -> Event:
+    """Return the event in a row of `events.read_bare`; of its task, what that does not have is empty."""
+    values: tuple[Any, ...] = tuple(row)
+    error_type, error_at, cancel_requested_at, was = values[12:16]
+    task = object.__new__(Task)
+    known = task.__dict__
+    known.update(_BARE)
+    known["id"], known["kind"], known["status"] = values[4], values[5], _STATUSES[values[6]]
+    known["priority"], known["run_at"], known["attempt"], known["version"], known["started_at"] = values[7:12]
+    known["created_at"] = known["updated_at"] = values[3]
+    known["cancel_requested_at"] = cancel_requested_at
+    if error_type is not None:
+        known["error"] = Failure(error_type, "", 0, error_at)
+    return _event(values, task, was)
+
+
+def _event(values: tuple[Any, ...], task: Task, was: str | None) -> Event:
     event = object.__new__(Event)
-    known = (EventKey(xid, seq), _TYPES[type_], task, at, _STATUSES[was] if was else None)
-    event.__dict__.update(zip(_EVENT_FIELDS, known, strict=True))
+    known = event.__dict__
+    known["key"], known["type"], known["at"] = EventKey(*values[:2]), _TYPES[values[2]], values[3]
+    known["task"] = task
+    known["was"] = _STATUSES[was] if was else None
     return event
 
 

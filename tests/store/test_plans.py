@@ -127,6 +127,7 @@ async def test_promote_rescue_and_kinds(filled: Database) -> None:
     await expect(filled, load("claims")["promote"], [1000], "task_states_due")
     await expect(filled, load("claims")["waiting_kinds"], [], "task_states_ready")
     await expect(filled, load("leases")["rescue"], [[uuid4()], 100], "task_states_held")
+    await expect(filled, load("leases")["cancelled"], [uuid4()], "task_states_stopping")
     await expect(filled, load("sweep")["expired"], [86400 * 30, 100], "task_states_finished")
 
 
@@ -170,7 +171,8 @@ async def test_pages(
 async def test_the_log(filled: Database) -> None:
     end = await filled.fetchval("SELECT max(seq) FROM events")
     xid = await filled.fetchval("SELECT xid::text::bigint FROM events LIMIT 1")
-    await expect(filled, load("events")["read"], [xid, end - 500, 500], "events_default_xid_seq_idx")
+    for name in ("read", "read_bare"):
+        await expect(filled, load("events")[name], [xid, end - 500, 500], "events_default_xid_seq_idx")
 
 
 async def test_totals(filled: Database) -> None:

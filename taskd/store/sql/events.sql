@@ -20,8 +20,8 @@ LEFT JOIN LATERAL (
 ORDER BY e.xid, e.seq;
 
 -- name: read_bare
--- As `read`, for a process that shows no task to anybody and only counts and wakes: without what a user wrote or a
--- handler returned, and so without a look into `tasks` for each event.
+-- As `read`, for a process that shows no task to anybody and only counts and wakes: what that takes, and so without a
+-- look into `tasks` for each event.
 SELECT e.*, s.pending, s.now, s.xmin::text::bigint AS low, s.xmax::text::bigint AS high
 FROM (
     SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin, pg_snapshot_xmax(pg_current_snapshot()) AS xmax,
@@ -29,10 +29,8 @@ FROM (
            clock_timestamp() AS now
 ) s
 LEFT JOIN LATERAL (
-    SELECT xid, seq, type, at, task_id AS id, owner, kind, '' AS title, '' AS description, '{}' AS payload, status,
-           priority, run_at, attempt, max_attempts, timeout_seconds, progress, NULL AS progress_note, NULL AS result,
-           error_type, '' AS error_message, error_attempt, error_at, version, created_at, updated_at, started_at,
-           finished_at, cancel_requested_at, was
+    SELECT xid, seq, type, at, task_id AS id, kind, status, priority, run_at, attempt, version, started_at,
+           error_type, error_at, cancel_requested_at, was
     FROM events
     WHERE (xid, seq) > ($1::text::xid8, $2) AND xid < s.xmin
     ORDER BY xid, seq
