@@ -38,7 +38,7 @@ PACKAGES = ("asyncpg", "uvloop", "pgqueuer", "procrastinate", "psycopg", "psycop
 PGQUEUER, LARGER, PROCRASTINATE, FLOOR = "PgQueuer", "PgQueuer, batches of 100", "Procrastinate", "pgbench"
 GOALS = (Goal(3, PGQUEUER), Goal(3, LARGER), Goal(10, PROCRASTINATE), Goal(0.5, FLOOR))
 
-CONCURRENCY = 1000
+CONCURRENCY = 2000
 """`TASKD_CONCURRENCY`: tasks that do nothing but wait for the database want many slots."""
 
 BATCH, CLIENTS = 500, 2
