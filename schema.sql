@@ -90,12 +90,16 @@ CREATE TABLE task_states (
     CHECK ((status = 'running') = (lease IS NOT NULL)),
     CHECK ((status IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL))
 ) WITH (fillfactor = 70);
-CREATE INDEX task_states_ready ON task_states (kind, priority DESC, task_id) WHERE status = 'new';
+-- All ascending, so that a claim can begin behind a place in it, by a comparison of rows.
+CREATE INDEX task_states_ready ON task_states (kind, (-priority), task_id) WHERE status = 'new';
 CREATE INDEX task_states_due ON task_states (run_at) WHERE status = 'scheduled';
 -- The ready task that has waited longest. A ready task has no lease anyway; the condition is there so that no claim can
 -- go by this index: after a burst, while the planner takes ready tasks for few, it would read and sort all of them.
 CREATE INDEX task_states_oldest ON task_states (ready_at) WHERE status = 'new' AND lease IS NULL;
 CREATE INDEX task_states_held ON task_states (lease) WHERE status = 'running';
+-- Each process looks every two seconds for those of its running tasks that are to be stopped, few of thousands.
+CREATE INDEX task_states_stopping ON task_states (lease)
+    WHERE status = 'running' AND cancel_requested_at IS NOT NULL;
 CREATE INDEX task_states_owner ON task_states (owner, status, created_at, task_id);
 CREATE INDEX task_states_finished ON task_states (finished_at) WHERE finished_at IS NOT NULL;
 

@@ -19,7 +19,7 @@ from typing import Protocol, cast
 
 from bench.report import Row, machine, write
 
-NAMES = ("rest",)
+NAMES = ("rest", "queue", "growth")
 """Modules of bench/, each of which measures something."""
 
 
@@ -31,12 +31,14 @@ class Extent:
         rounds: times that each contender has its turn.
         seconds: that a load goes on.
         size: tasks; 0: as many as the work is described with.
+        held: seconds of work under a transaction that stays open.
         mini: whether only to see that it runs.
     """
 
     rounds: int = 5
     seconds: float = 4.0
     size: int = 0
+    held: float = 600.0
     mini: bool = False
 
 
@@ -66,12 +68,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--size", type=int, default=0, help="tasks")
+    parser.add_argument("--held", type=float, default=600.0, help="seconds that a transaction is held open")
     parser.add_argument("--mini", action="store_true", help="see that it runs, and no more")
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
     asked = parser.parse_args()
-    extent = Extent(asked.rounds, asked.seconds, asked.size)
+    extent = Extent(asked.rounds, asked.seconds, asked.size, asked.held)
     if asked.mini:
-        extent = Extent(1, 1.0, 0, mini=True)
+        extent = Extent(1, 1.0, 0, 1.0, mini=True)
     for name in NAMES if asked.what == "all" else (asked.what,):
         run(name, extent, asked.write)
 

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bench.report import Sample
 
@@ -54,14 +54,19 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, path: str = "/tasks") -> None:
-        """Start it, and wait until it answers."""
+    def launch(self) -> IO[bytes]:
+        """Start it, and return what it writes."""
         command = [word.format(port=self.port) for word in self.command]
         log = tempfile.TemporaryFile()  # noqa: SIM115 - the process has it
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
         )
+        return log
+
+    def start(self, path: str = "/tasks") -> None:
+        """Start it, and wait until it answers."""
+        log = self.launch()
         until = time.monotonic() + 60
         while True:
             try:
@@ -70,10 +75,20 @@ class Server:
             except urllib.error.HTTPError:
                 raise
             except OSError:
-                if self.process.poll() is not None or time.monotonic() > until:
+                if not self.runs or time.monotonic() > until:
                     log.seek(0)
                     raise SystemExit(f"{self.name} did not start:\n{log.read().decode()}") from None
                 time.sleep(0.05)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended by an error."""
+        return self.process is not None and bool(self.process.poll())
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Make a request, and return the body of its answer."""
@@ -173,6 +188,13 @@ def postgres(**settings: str) -> Iterator[Any]:
 def tell(words: str) -> None:
     """Say how far it is."""
     print(words, file=sys.stderr, flush=True)
+
+
+def program(name: str) -> str:
+    """Return the path of one of PostgreSQL's programs."""
+    from tests.clusters import _binaries
+
+    return str(_binaries() / name)
 
 
 def python(*words: str) -> list[str]:

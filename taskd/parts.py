@@ -20,7 +20,7 @@ from taskd.metrics.lag import LoopLag
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.auth import Gate
 from taskd.service.census import Census
-from taskd.service.feed import LogFeed
+from taskd.service.feed import RING_EVENTS, LogFeed
 from taskd.service.health import PartsHealth, from_fault
 from taskd.service.tasks import TaskService
 from taskd.store.claims import ClaimStore
@@ -70,7 +70,7 @@ class Parts:
         self.database = Database(url, max_size=10, catalog=self.catalog)
         self.listener = Listener(listen_url, self._lock_key, self._woken, self._reconnected, self.supervisor)
         self.notifier = Notifier(self.database, self.supervisor)
-        self.claims = ClaimStore(self.database, self.committed, self.catalog)
+        self.claims = ClaimStore(self.database, self.committed, self.catalog, follows=True)
         # Its own: a renewal that waits behind ten slow statements comes too late, and costs what runs.
         self.renewals = Database(url, max_size=2, catalog=self.catalog)
         self.leases = LeaseStore(self.renewals, self.committed, catalog=self.catalog)
@@ -82,7 +82,9 @@ class Parts:
         )
 
     def _build_services(self) -> None:
-        self.feed = LogFeed(EventLog(self.database), self.supervisor)
+        # Who serves nobody reads the log to count and to wake: it shows no event, and keeps none.
+        log = EventLog(self.database, content=self.serves)
+        self.feed = LogFeed(log, self.supervisor, ring=RING_EVENTS if self.serves else 0)
         self.census = Census(TotalsStore(self.database), self.feed, self.supervisor)
         self.tokens = TokenStore(self.database)
         known = self.tokens if self.settings.auth == "token" else None
@@ -183,6 +185,8 @@ class Parts:
         for listener in (self.front.reads.observe, self.census.observe):
             self.feed.subscribe(listener)
         if self.worker is not None:
+            # Where claims look first, and then whoever claims.
+            self.feed.subscribe(self.claims.observe)
             self.feed.subscribe(self.worker.observe)
         if self.front.hub is not None:
             self.front.hub.start()

@@ -58,6 +58,18 @@ class Batcher(Generic[K, V]):
             Unavailable: too many are waiting, or the batcher is closed.
             Exception: the item's own answer, or what the run raised.
         """
+        answer = self.put(item)
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(answer, None)
+
+    def put(self, item: K) -> asyncio.Future[V]:
+        """As `submit`, without waiting: the answer is in the future, which is the caller's to cancel.
+
+        Raises:
+            Unavailable: too many are waiting, or the batcher is closed.
+        """
         if self._closed:
             raise Unavailable("shutting down")
         if len(self._waiting) >= self._most:
@@ -68,10 +80,7 @@ class Batcher(Generic[K, V]):
         if self._worker is None:
             # Not a supervisor's task: it never fails, lives only while callers wait, and `close` sees it end.
             self._worker = loop.create_task(self._work(), name="batcher")
-        try:
-            return await answer
-        finally:
-            self._waiting.pop(answer, None)
+        return answer
 
     async def close(self) -> None:
         """Refuse new items, and return when those that wait are answered. Safe twice."""

@@ -70,6 +70,10 @@ class Ring:
 
     def extend(self, events: Sequence[Event]) -> None:
         """Append the log's next events."""
+        if not self._limit:
+            # Nothing would be left of them.
+            self.start = events[-1].key if events else self.start
+            return
         for event in events:
             self._events.append(event)
             self._size += event.size
@@ -126,14 +130,16 @@ class BaseFeed:
 
     Args:
         clock: monotonic seconds.
+        ring: events that are kept in memory at the most; 0 where nobody asks for any.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, ring: int = RING_EVENTS) -> None:
         self._clock = clock
+        self._most = ring
         self._ahead: float | None = None
         self._epoch = b""
         self._position = LOG_START
-        self._ring = Ring(LOG_START)
+        self._ring = Ring(LOG_START, ring)
         self._listeners: list[Listener] = []
         self._on_reset: list[Callable[[], None]] = []
         self._readers = asyncio.Semaphore(READERS)
@@ -191,7 +197,7 @@ class BaseFeed:
     def _begin_at(self, epoch: bytes, key: EventKey) -> None:
         """Follow the log from here on, and have nothing of what was before."""
         self._epoch, self._position = epoch, key
-        self._ring = Ring(key)
+        self._ring = Ring(key, self._most)
         self._ahead = None
 
     def _reset(self) -> None:
@@ -205,8 +211,16 @@ class LogFeed(BaseFeed):
     Call `start` once the database answers, `wake` after each commit, `stop` at the end.
     """
 
-    def __init__(self, log: EventLog, supervisor: Supervisor, *, poll: float = POLL, clock: Clock = monotonic) -> None:
-        super().__init__(clock)
+    def __init__(
+        self,
+        log: EventLog,
+        supervisor: Supervisor,
+        *,
+        poll: float = POLL,
+        clock: Clock = monotonic,
+        ring: int = RING_EVENTS,
+    ) -> None:
+        super().__init__(clock, ring)
         self._log = log
         self._delay = Delay()
         self._asked: float | None = None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from taskd.domain.model import Task
+from taskd.clock import Clock, monotonic
+from taskd.domain.event import Event
+from taskd.domain.model import FINAL, Status, Task
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.batcher import Batcher
+from taskd.store.passed import Passed
 from taskd.store.pool import Database, Row, nobody_asked
-from taskd.store.rows import TASK_COLUMNS, task_of
+from taskd.store.rows import task_of
 from taskd.store.statements import load
 
 _SQL = load("claims")
@@ -28,15 +32,26 @@ class ClaimStore:
     Args:
         committed: called after each commit that left an event.
         catalog: where waits, attempts and ends are counted, once they are committed.
+        follows: whether `observe` is given each batch of the log, so that a claim may begin where the last one ended.
+        clock: monotonic seconds.
     """
 
     def __init__(
-        self, database: Database, committed: Callable[[], None] = nobody_asked, catalog: Catalog | None = None
+        self,
+        database: Database,
+        committed: Callable[[], None] = nobody_asked,
+        catalog: Catalog | None = None,
+        *,
+        follows: bool = False,
+        clock: Clock = monotonic,
     ) -> None:
         self._database = database
         self._committed = committed
         self._catalog = catalog or Catalog()
-        self._finishes: Batcher[Outcome, Task | None] = Batcher(self.finish_many)
+        self._follows = follows
+        self._clock = clock
+        self._passed = Passed()
+        self._finishes: Batcher[Outcome, Status | None] = Batcher(self.finish_many)
         self._reports: Batcher[Report, bool] = Batcher(self.report_many)
 
     async def close(self) -> None:
@@ -59,16 +74,37 @@ class ClaimStore:
 
     async def _claim(self, lease: UUID, kinds: Sequence[str], limit: int) -> tuple[list[Task], int]:
         """Return what was claimed, and how many had been seen."""
-        rows = await self._database.fetch(_SQL["claim"], lease, list(kinds), limit)
-        claimed = [task_of(row) for row in rows if row["id"] is not None]
+        began = self._clock()
+        look = self._passed.begin(kinds, began, follows=self._follows)
+        claimed: list[Task] = []
+        try:
+            rows = await self._database.fetch(
+                _SQL["claim"],
+                lease,
+                [one.kind for one in look.ranges],
+                limit,
+                [one.rank for one in look.ranges],
+                [one.after for one in look.ranges],
+                [one.last for one in look.ranges],
+            )
+            claimed = [task_of(row) for row in rows if row["id"] is not None]
+        finally:
+            now = self._clock()
+            self._passed.end(look, [(task.kind, -task.priority, task.id) for task in claimed], now - began, now)
         if claimed:
             self._committed()
             self._observe_waits(rows)
         return claimed, rows[0]["wanted"]
 
-    async def finish(self, outcome: Outcome) -> Task | None:
-        """Store how an attempt ended, and return the task; None: refused, the attempt no longer is that lease's."""
-        return await self._finishes.submit(outcome)
+    def observe(self, events: Sequence[Event]) -> None:
+        """Take note of what became ready; a listener of the feed, before whoever claims for it."""
+        for event in events:
+            if event.task.status is Status.NEW:
+                self._passed.readied(event.task.kind, event.task.priority, event.task.id)
+
+    def finish(self, outcome: Outcome) -> asyncio.Future[Status | None]:
+        """Store how an attempt ended, and return what the task is now; None: refused, it no longer is that lease's."""
+        return self._finishes.put(outcome)
 
     async def report(self, report: Report) -> bool:
         """Store a progress; False: the attempt no longer belongs to that lease."""
@@ -92,7 +128,7 @@ class ClaimStore:
         """Return the kinds that have ready tasks."""
         return [row["kind"] for row in await self._database.fetch(_SQL["waiting_kinds"])]
 
-    async def finish_many(self, outcomes: Sequence[Outcome]) -> list[Task | None]:
+    async def finish_many(self, outcomes: Sequence[Outcome]) -> list[Status | None]:
         """Store outcomes in one statement; see `finish`. Of two for one attempt the first counts."""
         first: dict[tuple[UUID, int, UUID], Outcome] = {}
         for outcome in outcomes:
@@ -111,12 +147,12 @@ class ClaimStore:
         )
         if rows:
             self._committed()
-        stored = {id(batch[row[TASK_COLUMNS] - 1]): task_of(row) for row in rows}
-        answers = [stored.pop(id(outcome), None) for outcome in outcomes]
-        for outcome, task in zip(outcomes, answers, strict=True):
-            if task is not None:
-                self._count_end(outcome.ending, task)
-        return answers
+        stored: dict[int, Status] = {}
+        for row in rows:
+            outcome = batch[row["n"] - 1]
+            status = stored[id(outcome)] = Status(row["status"])
+            self._count_end(outcome.ending, status, row)
+        return [stored.pop(id(outcome), None) for outcome in outcomes]
 
     async def report_many(self, reports: Sequence[Report]) -> list[bool]:
         """Store reports in one statement; see `report`. Of several for one attempt only the last is stored."""
@@ -140,9 +176,9 @@ class ClaimStore:
             waited = (row["started_at"] - row["ready_at"]).total_seconds()
             self._catalog.wait.labels(row["kind"]).observe(max(0.0, waited))
 
-    def _count_end(self, ending: Ending, task: Task) -> None:
-        if ending is not Ending.RELEASED and task.started_at is not None:
-            took = task.updated_at - task.started_at
-            self._catalog.processing.labels(task.kind).observe(max(0.0, took.total_seconds()))
-        if task.is_final:
-            self._catalog.finished.labels(task.kind, task.status.value).inc()
+    def _count_end(self, ending: Ending, status: Status, row: Row) -> None:
+        if ending is not Ending.RELEASED and row["started_at"] is not None:
+            took = row["updated_at"] - row["started_at"]
+            self._catalog.processing.labels(row["kind"]).observe(max(0.0, took.total_seconds()))
+        if status in FINAL:
+            self._catalog.finished.labels(row["kind"], status.value).inc()

@@ -21,7 +21,7 @@ from datetime import datetime
 
 from taskd.domain.event import Event, EventKey
 from taskd.store.pool import Database
-from taskd.store.rows import event_of
+from taskd.store.rows import bare_event_of, event_of
 from taskd.store.statements import load
 
 
@@ -50,17 +50,22 @@ class Place:
 
 
 class EventLog:
-    """Reads the log of one database. Every method raises `Unavailable` when it is away."""
+    """Reads the log of one database. Every method raises `Unavailable` when it is away.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        content: False: events without what their tasks are about, for who only counts and wakes.
+    """
+
+    def __init__(self, database: Database, *, content: bool = True) -> None:
         self._database = database
-        self._read = load("events")["read"]
+        self._read = load("events")["read" if content else "read_bare"]
+        self._event_of = event_of if content else bare_event_of
         self._place = load("events")["place"]
 
     async def read(self, after: EventKey, limit: int) -> Batch:
         """Return up to `limit` events behind `after`; fewer mean that no more can be read yet."""
         rows = await self._database.fetch(self._read, str(after.xid), after.seq, limit)
-        events = tuple(event_of(row) for row in rows if row["xid"] is not None)
+        events = tuple(self._event_of(row) for row in rows if row["xid"] is not None)
         seen = rows[0]
         return Batch(events, seen["pending"], seen["now"], seen["low"], seen["high"])
 

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from typing import Any
 
 from taskd.runtime.supervisor import Supervisor
 from taskd.worker.context import Context
@@ -35,9 +34,12 @@ class BaseAttempt:
         self.ended: Ended | None = None
         """What became of it; None while it runs, or if it was never started."""
         self.started = False
-        self._ended_or_stopped = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._lost = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Future[None] | None = None
+        # Made when somebody waits for them: most attempts end before anybody does.
+        self._end_event: asyncio.Event | None = None
+        self._lost_event: asyncio.Event | None = None
+        self._is_lost = False
 
     @property
     def in_thread(self) -> bool:
@@ -55,13 +57,15 @@ class BaseAttempt:
     def stop(self, why: Stop) -> None:
         """Ask it to stop. A weaker reason than before changes nothing, nor one after its end."""
         if why is Stop.LOST:
-            self._lost.set()
+            self._is_lost = True
+            if self._lost_event is not None:
+                self._lost_event.set()
         elif self.ended is not None:
             return
         if self.stopped is not None and why <= self.stopped:
             return
         first, self.stopped = self.stopped is None, why
-        self._ended_or_stopped.set()
+        self._wake()
         self._ask_to_stop(first)
 
     def _ask_to_stop(self, first: bool) -> None:
@@ -76,30 +80,49 @@ class BaseAttempt:
 
     async def wait(self) -> None:
         """Wait until the handler ended or was stopped; stop it when its time is over."""
+        # A handler that waits for nothing is done when this has its turn again, and needs no timer.
+        await asyncio.sleep(0)
+        if self.ended is not None or self.stopped is not None:
+            return
+        self._waiting = self._loop.create_future()
+        timer = self._loop.call_later(self.limits.timeout, self._time_over)
         try:
-            async with asyncio.timeout(self.limits.timeout):
-                await self._ended_or_stopped.wait()
-        except TimeoutError:
+            await self._waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
+
+    def _time_over(self) -> None:
+        if self.stopped is None:
             self.stop(Stop.TIMEOUT)
 
     async def wait_end(self, seconds: float | None) -> bool:
         """Wait up to `seconds`, or as long as it takes, for the handler's end; return whether it ended."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
+        if self.ended is None:
+            event = self._end_event = self._end_event or asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await event.wait()
         return self.ended is not None
 
     async def wait_lost(self, seconds: float) -> bool:
         """Wait up to `seconds`, less when the lease is lost; return whether it is."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._lost.wait()
-        return self._lost.is_set()
+        if not self._is_lost:
+            event = self._lost_event = self._lost_event or asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await event.wait()
+        return self._is_lost
 
     def _end(self, ended: Ended) -> None:
         self.ended = ended
-        self._ended.set()
-        self._ended_or_stopped.set()
+        if self._end_event is not None:
+            self._end_event.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 class Attempt(BaseAttempt):
@@ -109,8 +132,8 @@ class Attempt(BaseAttempt):
         super().__init__(job, limits)
         self._handler = handler
         self._context = context
-        self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Returned | Raised] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._begun = False
 
     @property
     def in_thread(self) -> bool:
@@ -122,8 +145,7 @@ class Attempt(BaseAttempt):
         if self.in_thread:
             self._start_thread()
         else:
-            self._task = supervisor.spawn(self._call(), f"handler {self._handler.kind}")
-            self._task.add_done_callback(self._task_ended)
+            self._task = supervisor.spawn(self._run(), f"handler {self._handler.kind}")
 
     def _ask_to_stop(self, first: bool) -> None:
         self._context.stop()
@@ -135,6 +157,13 @@ class Attempt(BaseAttempt):
         """Cancel a coroutine that runs on after it was stopped."""
         if self._task is not None:
             self._task.cancel()
+            if not self._begun:
+                # Cancelled before its first step, it ends without having caught anything.
+                self._end(Raised(asyncio.CancelledError()))
+
+    async def _run(self) -> None:
+        self._begun = True
+        self._end(await self._call())
 
     async def _call(self) -> Returned | Raised:
         try:
@@ -161,7 +190,3 @@ class Attempt(BaseAttempt):
             threading.Thread(target=body, name=f"handler {self._handler.kind}", daemon=True).start()
         except RuntimeError as error:
             self._end(Raised(error))  # no more threads can be had: as any error, tried again later
-
-    def _task_ended(self, task: asyncio.Task[Any]) -> None:
-        # Cancelled before its first step, it ends without having caught anything.
-        self._end(Raised(asyncio.CancelledError()) if task.cancelled() else task.result())

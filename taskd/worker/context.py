@@ -34,8 +34,10 @@ class Context:
         self._lease = job.lease
         self._reports = reports
         self._loop = asyncio.get_running_loop()
-        self._cancelled = threading.Event()
-        self._sending = asyncio.Lock()
+        self._cancelled = False
+        # What only some handlers need is made when they do: an attempt that does nothing else should cost little.
+        self._stop_event: threading.Event | None = None
+        self._sending: asyncio.Lock | None = None
         self._newest: Report | None = None
         self._guard = threading.Lock()
         self._handed: Report | None = None
@@ -48,14 +50,18 @@ class Context:
     @property
     def cancelled(self) -> bool:
         """Whether this attempt is to stop, for whatever reason. A function in a thread looks now and then."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def wait_cancelled(self, seconds: float) -> bool:
         """Wait in a thread for up to `seconds`, less when the attempt is to stop; return whether it is.
 
         What a plain function calls in place of `time.sleep`. Never call it from a coroutine.
         """
-        return self._cancelled.wait(seconds)
+        with self._guard:
+            if self._stop_event is None:
+                self._stop_event = threading.Event()
+        # `stop` sets the flag before it looks for the event, so one of the two sees the other.
+        return self._cancelled or self._stop_event.wait(seconds)
 
     async def progress(self, fraction: float, note: str | None = None) -> None:
         """Say how far the work is, and return when that is stored.
@@ -71,6 +77,8 @@ class Context:
             ValueError: `fraction` is not a number from 0 to 1.
         """
         report = self._newest = self._report(fraction, note)
+        if self._sending is None:
+            self._sending = asyncio.Lock()
         async with self._sending:
             if self._newest is report:
                 await self._reports.send(report)
@@ -91,7 +99,10 @@ class Context:
 
     def stop(self) -> None:
         """Make `cancelled` true. Called by the worker."""
-        self._cancelled.set()
+        self._cancelled = True
+        with self._guard:
+            if self._stop_event is not None:
+                self._stop_event.set()
 
     def _hand_over(self) -> None:
         with self._guard:

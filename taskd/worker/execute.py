@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from uuid import UUID
 
+from taskd.domain.model import Status
 from taskd.domain.outcome import Ending, Outcome
 from taskd.domain.retry import Retry
 from taskd.errors import Rejected, Unavailable
@@ -101,16 +102,38 @@ class Executor:
             attempt.settled(False)
             return
         _log_failure(attempt, verdict)
-        outcome = _outcome(attempt, verdict)
-        storing = self._supervisor.spawn(self._store(attempt, outcome), "outcome")
-        await asyncio.shield(storing)
+        await self._store_unharmed(attempt, _outcome(attempt, verdict))
 
-    async def _store(self, attempt: BaseAttempt, outcome: Outcome) -> None:
+    async def _store_unharmed(self, attempt: BaseAttempt, outcome: Outcome) -> None:
+        """Store an outcome though this be cancelled. What goes well at once, as nearly all do, costs no task."""
+        answer = self._ask(outcome)
+        if answer is not None:
+            try:
+                await _answered(answer)
+            except asyncio.CancelledError:
+                self._supervisor.spawn(self._store(attempt, outcome, answer), "outcome")
+                raise
+            if answer.exception() is None:
+                self._stored(attempt, outcome, answer.result(), doubtful=False)
+                return
+        await asyncio.shield(self._supervisor.spawn(self._store(attempt, outcome, answer), "outcome"))
+
+    def _ask(self, outcome: Outcome) -> asyncio.Future[Status | None] | None:
+        try:
+            return self._queue.finish(outcome)
+        except Unavailable:
+            return None
+
+    async def _store(
+        self, attempt: BaseAttempt, outcome: Outcome, answer: asyncio.Future[Status | None] | None = None
+    ) -> None:
+        """Store an outcome, again and again in an outage; `answer` is that of a first try, if there was one."""
         pauses = self._outage()
         doubtful = False
         while True:
             try:
-                stored = await self._queue.finish(outcome)
+                first, answer = answer, None
+                stored = await (first or self._queue.finish(outcome))
                 break
             except Unavailable as error:
                 if not doubtful:
@@ -126,6 +149,9 @@ class Executor:
                 verdict = Verdict(Ending.FAILED, error_type=error_type(error), error_message=error_message(error))
                 _log_failure(attempt, verdict)
                 outcome = _outcome(attempt, verdict)
+        self._stored(attempt, outcome, stored, doubtful)
+
+    def _stored(self, attempt: BaseAttempt, outcome: Outcome, stored: Status | None, doubtful: bool) -> None:
         # What is refused after a doubt was most likely stored before.
         attempt.settled(stored is not None or doubtful)
         if stored is None:
@@ -140,6 +166,18 @@ class Executor:
             return
         self.refused += 1
         logger.warning("%s: its outcome was refused, the attempt is no longer this process's", _name(attempt))
+
+
+async def _answered(answer: asyncio.Future[Status | None]) -> None:
+    """Wait until there is an answer, and leave it alone when this is cancelled."""
+    waiting: asyncio.Future[None] = answer.get_loop().create_future()
+
+    def wake(_: asyncio.Future[Status | None]) -> None:
+        if not waiting.done():
+            waiting.set_result(None)
+
+    answer.add_done_callback(wake)
+    await waiting
 
 
 def _outcome(attempt: BaseAttempt, verdict: Verdict) -> Outcome:

@@ -1,7 +1,7 @@
 """The slots: so many attempts run at once, and no more.
 
-The dispatcher offers jobs up to the number of free slots, through an `asyncio.Queue`; one asyncio worker for each slot
-takes them from there, started when its slot is first needed. A job has its slot from the moment it is offered until its
+The dispatcher offers jobs up to the number of free slots; one asyncio worker for each slot takes them, started when its
+slot is first needed. A job has its slot from the moment it is offered until its
 handler really has ended.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from uuid import UUID
 
@@ -85,7 +85,8 @@ class Pool:
         self._reporter = reporter
         self._supervisor = supervisor
         self._on_free = on_free
-        self._jobs: asyncio.Queue[BaseAttempt] = asyncio.Queue()
+        self._jobs: deque[BaseAttempt] = deque()
+        self._idle: list[asyncio.Future[None]] = []
         self._workers: list[asyncio.Task[None]] = []
         self._open: dict[Key, BaseAttempt] = {}
         self._early = early
@@ -108,7 +109,8 @@ class Pool:
         attempt = self._make(job)
         if self._early.take(job):
             attempt.stop(Stop.CANCEL)
-        self._jobs.put_nowait(attempt)
+        self._jobs.append(attempt)
+        self._wake_one()
         self.busy += 1
         if self.busy > len(self._workers):
             self._workers.append(self._supervisor.spawn(self._work(), f"slot {len(self._workers)}"))
@@ -162,7 +164,11 @@ class Pool:
 
     async def _work(self) -> None:
         while True:
-            attempt = await self._jobs.get()
+            while not self._jobs:
+                idle = asyncio.get_running_loop().create_future()
+                self._idle.append(idle)
+                await idle
+            attempt = self._jobs.popleft()
             try:
                 try:
                     await self._executor.run(attempt)
@@ -172,6 +178,13 @@ class Pool:
             finally:
                 self.busy -= 1
                 self._on_free()
+
+    def _wake_one(self) -> None:
+        while self._idle:
+            idle = self._idle.pop()
+            if not idle.done():
+                idle.set_result(None)
+                return
 
     def _settle(self, attempt: BaseAttempt) -> None:
         self._reporter.forget(attempt.job.key)

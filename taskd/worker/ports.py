@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
 from taskd.domain.lease import Renewal
-from taskd.domain.model import Task
+from taskd.domain.model import Status, Task
 from taskd.domain.outcome import Outcome, Report
 
 __all__ = ["Leases", "Queue", "Renewal", "Sweep"]
@@ -22,8 +23,11 @@ class Queue(Protocol):
         Highest priority first, then oldest. A lease that is not registered gets none.
         """
 
-    async def finish(self, outcome: Outcome) -> Task | None:
-        """Store how an attempt ended; None: refused, the attempt no longer belongs to that lease."""
+    def finish(self, outcome: Outcome) -> asyncio.Future[Status | None]:
+        """Store how an attempt ended; the answer: what the task is now, or None.
+
+        None: refused, the attempt no longer belongs to that lease. Raises `Unavailable` at once, or as the answer.
+        """
 
     async def report(self, report: Report) -> bool:
         """Store a progress; False: refused, as for `finish`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from taskd.clock import Clock, monotonic
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
@@ -18,6 +19,10 @@ EVERY = 1.0
 BATCH = 500
 """Tasks taken back in one transaction."""
 
+SHARE, LONGEST = 10, 10.0
+"""A look that takes long is followed by so many times as long a pause, up to so many seconds: under a snapshot that is
+held open, a look passes all that ran since."""
+
 
 class Reaper:
     """Looks for dead leases now and then. Every worker has one; they step over each other's rows.
@@ -26,13 +31,17 @@ class Reaper:
         leases: the store's.
         supervisor: owns the loop.
         on_rescued: called when tasks were taken back, and are due.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, leases: Leases, supervisor: Supervisor, on_rescued: Callable[[], None]) -> None:
+    def __init__(
+        self, leases: Leases, supervisor: Supervisor, on_rescued: Callable[[], None], *, clock: Clock = monotonic
+    ) -> None:
         self.rescued = 0
         """Tasks taken back so far."""
         self._leases = leases
         self._on_rescued = on_rescued
+        self._clock = clock
         self._service = Periodic("reaper", self.run_once, supervisor, Backoff(0.1, 2.0))
 
     def start(self) -> None:
@@ -45,9 +54,11 @@ class Reaper:
 
     async def run_once(self) -> float:
         """Take back one batch; return the seconds until the next."""
+        began = self._clock()
         number = await self._leases.rescue(BATCH)
+        took = self._clock() - began
         if number:
             self.rescued += number
             logger.warning("took back %d tasks of processes that are gone", number)
             self._on_rescued()
-        return 0.0 if number >= BATCH else EVERY
+        return 0.0 if number >= BATCH else max(EVERY, min(SHARE * took, LONGEST))

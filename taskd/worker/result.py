@@ -64,6 +64,8 @@ def encode_result(value: object) -> str:
     Raises:
         ResultError: it is not JSON, is nested too deep, or is larger than `MAX_RESULT`.
     """
+    if value is None:
+        return "null"
     if inspect.iscoroutine(value):
         value.close()
         raise ResultError("the handler returned a coroutine: make it `async def`")

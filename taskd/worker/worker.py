@@ -84,7 +84,7 @@ class Worker:
         self.dispatcher = Dispatcher(queue, self.keeper, self.pool, lambda: registry.kinds, supervisor)
         self.crews = Crews(queue, self.keeper, self.executor, self.reporter, supervisor, self.early, clock=clock)
         self.waiting = WaitingKinds(queue, self._handles, supervisor)
-        self.reaper = Reaper(leases, supervisor, lambda: self.promoter.due_in(0.0))
+        self.reaper = Reaper(leases, supervisor, lambda: self.promoter.due_in(0.0), clock=clock)
         self.cleaner = Cleaner(sweep, supervisor, clock=clock)
 
     async def start(self) -> None:

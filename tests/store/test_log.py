@@ -7,13 +7,15 @@ import random
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import cast
 from uuid import UUID
 
 from taskd.domain.event import LOG_START, EventKey
 from taskd.domain.forms import TaskPatch
-from taskd.domain.outcome import Report
+from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.errors import Conflict
+from taskd.service.census import has_ended_an_attempt
 from taskd.store.claims import ClaimStore
 from taskd.store.events import EventLog
 from taskd.store.pool import Database, Session
@@ -143,3 +145,25 @@ async def test_a_read_tells_the_databases_time(make: Maker, database: Database) 
     assert empty.now.tzinfo is not None
     assert empty.now < batch.now
     assert all(event.at < batch.now for event in batch.events)
+
+
+async def test_without_content_events_tell_who_counts_and_wakes_the_same(
+    make: Maker, claims: ClaimStore, tasks: TaskStore, database: Database, lease: UUID
+) -> None:
+    made = await make.many(4, kind="a", priority=3)
+    await make.one(run_at=datetime(2100, 1, 1, tzinfo=UTC))
+    await claims.claim(lease, ["a"], 3)
+    retry = Outcome(made[1].id, 1, lease, Ending.RETRY, None, "E", "m")
+    await claims.finish_many([Outcome(made[0].id, 1, lease, Ending.DONE, "1"), retry])
+    await tasks.cancel(None, made[2].id)
+    await tasks.delete("ann", made[3].id)
+    whole = await EventLog(database).read(LOG_START, 100)
+    bare = await EventLog(database, content=False).read(LOG_START, 100)
+    assert len(whole.events) == len(bare.events) == 12
+    for one, other in zip(whole.events, bare.events, strict=True):
+        assert (one.key, one.type, one.at, one.was) == (other.key, other.type, other.at, other.was)
+        for name in ("id", "kind", "status", "priority", "run_at", "attempt", "version", "started_at"):
+            assert getattr(one.task, name) == getattr(other.task, name)
+        assert one.task.cancel_requested_at == other.task.cancel_requested_at
+        assert has_ended_an_attempt(one) == has_ended_an_attempt(other)
+        assert (other.task.title, other.task.payload) == ("", {})

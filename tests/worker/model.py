@@ -115,7 +115,10 @@ class Memory:
         mine = self.holders.get(task.id) == given.lease and task.attempt == given.attempt
         return mine and task.status is Status.RUNNING
 
-    async def finish(self, outcome: Outcome) -> Task | None:
+    def finish(self, outcome: Outcome) -> asyncio.Future[Status | None]:
+        return asyncio.ensure_future(self._finish(outcome))
+
+    async def _finish(self, outcome: Outcome) -> Status | None:
         self._check()
         await asyncio.sleep(0)
         mine = self._is_mine(outcome)
@@ -136,7 +139,7 @@ class Memory:
         if self.lose_finish_answers:
             self.lose_finish_answers -= 1
             raise Unavailable("the answer is lost")
-        return stored
+        return stored.status
 
     async def report(self, report: Report) -> bool:
         self._check()

@@ -91,9 +91,15 @@ async def test_the_reaper_takes_back_in_batches(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reaper, "BATCH", 2)
     for _ in range(3):
         store.holders[store.add(status=Status.RUNNING)] = uuid4()
-    one = reaper.Reaper(store, Supervisor(), lambda: told.append(1))
+    one = reaper.Reaper(store, Supervisor(), lambda: told.append(1), clock=lambda: 0.0)
     assert [await one.run_once() for _ in range(3)] == [0.0, reaper.EVERY, reaper.EVERY]
     assert (one.rescued, len(told)) == (3, 2)
+
+
+async def test_a_look_for_dead_processes_that_takes_long_is_followed_by_a_longer_pause() -> None:
+    ticks = iter([0.0, 0.05, 10.0, 10.5, 20.0, 29.0])
+    one = reaper.Reaper(Memory(), Supervisor(), lambda: None, clock=lambda: next(ticks))
+    assert [await one.run_once() for _ in range(3)] == [reaper.EVERY, 5.0, reaper.LONGEST]
 
 
 class Old:

@@ -62,7 +62,10 @@ class Gate:
             await self.answered.wait()
         return tasks
 
-    async def finish(self, outcome: Outcome) -> Task | None:
+    def finish(self, outcome: Outcome) -> asyncio.Future[Status | None]:
+        return asyncio.ensure_future(self._wait(outcome))
+
+    async def _wait(self, outcome: Outcome) -> Status | None:
         self.finishing.set()
         await self.finished.wait()
         return await self._finish(outcome)

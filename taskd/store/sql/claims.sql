@@ -1,31 +1,35 @@
 -- name: claim
--- Up to $3 ready tasks of the kinds $2 for the lease $1: the highest priority first, then the oldest, over all kinds.
--- `want` looks, without locks, how many of each kind belong to the best $3; `taken` then locks as many of each kind in
--- the order of the index `task_states_ready`, stepping over what others have locked. Materialized, or the planner may
--- run a locking LIMIT more than once. A lease that is gone or expired gets nothing. There is always at least one row;
--- `wanted` says how many were seen, so that a claimer who lost races can look again. `= ANY (ARRAY(…))` because the
--- planner takes a LIMIT that it doesn't know for a tenth of the table, and would join by reading all of it.
+-- Up to $3 ready tasks for the lease $1, of the ranges $2 and $4 to $6 (`store.passed`): the highest priority first,
+-- then the oldest, over all ranges. `want` looks, without locks, how many of each range belong to the best $3; `taken`
+-- then locks as many of each in the order of the index `task_states_ready`, stepping over what others have locked.
+-- Materialized, or the planner may run a locking LIMIT more than once. A lease that is gone or expired gets nothing.
+-- There is always at least one row; `wanted` says how many were seen, so that a claimer who lost races can look again.
+-- `= ANY (ARRAY(…))` because the planner takes a LIMIT that it doesn't know for a tenth of the table, and would join by
+-- reading all of it.
 WITH holder AS MATERIALIZED (
     SELECT lease FROM leases WHERE lease = $1 AND expires_at > clock_timestamp()
 ), want AS MATERIALIZED (
-    SELECT best.kind, count(*) AS number
+    SELECT best.kind, best.rank, best.after, best.last, count(*) AS number
     FROM (
-        SELECT ready.kind
-        FROM holder CROSS JOIN unnest($2::text[]) AS asked (kind)
+        SELECT asked.*
+        FROM holder CROSS JOIN unnest($2::text[], $4::smallint[], $5::uuid[], $6::smallint[])
+            AS asked (kind, rank, after, last)
         CROSS JOIN LATERAL (
-            SELECT s.kind, s.priority, s.task_id FROM task_states s
+            SELECT -s.priority AS its_rank, s.task_id FROM task_states s
             WHERE s.kind = asked.kind AND s.status = 'new'
-            ORDER BY s.priority DESC, s.task_id LIMIT $3
+                AND (-s.priority, s.task_id) > (asked.rank, asked.after) AND -s.priority <= asked.last
+            ORDER BY -s.priority, s.task_id LIMIT $3
         ) ready
-        ORDER BY ready.priority DESC, ready.task_id LIMIT $3
+        ORDER BY ready.its_rank, ready.task_id LIMIT $3
     ) best
-    GROUP BY best.kind
+    GROUP BY best.kind, best.rank, best.after, best.last
 ), taken AS MATERIALIZED (
     SELECT locked.task_id
     FROM want CROSS JOIN LATERAL (
         SELECT s.task_id FROM task_states s
         WHERE s.kind = want.kind AND s.status = 'new'
-        ORDER BY s.priority DESC, s.task_id LIMIT want.number
+            AND (-s.priority, s.task_id) > (want.rank, want.after) AND -s.priority <= want.last
+        ORDER BY -s.priority, s.task_id LIMIT want.number
         FOR UPDATE SKIP LOCKED
     ) locked
 ), claimed AS (
@@ -46,22 +50,25 @@ ORDER BY claimed.priority DESC, claimed.id
 
 -- name: finish
 -- The ends of many attempts. `mine` locks, in the order of ids as every batch does, the tasks whose running attempt is
--- still the one that ended under its lease; what is not among the rows was refused. A task whose cancellation was
--- asked for is tried no more. FAIL, RETRY_LATER, GIVE_BACK, STOP and SUCCEED of `domain.state`.
+-- still the one that ended under its lease (it has one exactly while it runs); what is not among the rows was refused.
+-- One look by key for each: the planner does not know how many are given, and of a join it made each with each. A task
+-- whose cancellation was asked for is tried no more. FAIL, RETRY_LATER, GIVE_BACK, STOP and SUCCEED of `domain.state`.
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
                          $8::float8[])
         WITH ORDINALITY AS g (task_id, attempt, lease, ending, result, error_type, error_message, delay, n)
+    ORDER BY task_id
 ), mine AS MATERIALIZED (
     SELECT g.*, clock_timestamp() AS now,
         CASE WHEN g.ending = 'done' THEN 'done'
-             WHEN g.ending = 'cancelled' OR s.cancel_requested_at IS NOT NULL THEN 'cancelled'
+             WHEN g.ending = 'cancelled' OR held.cancel_requested_at IS NOT NULL THEN 'cancelled'
              WHEN g.ending = 'failed' THEN 'failed'
              ELSE 'scheduled' END AS status
-    FROM given g JOIN task_states s ON s.task_id = g.task_id
-    WHERE s.status = 'running' AND s.attempt = g.attempt AND s.lease = g.lease
-    ORDER BY s.task_id
-    FOR UPDATE OF s
+    FROM given g CROSS JOIN LATERAL (
+        SELECT s.cancel_requested_at FROM task_states s
+        WHERE s.task_id = g.task_id AND s.attempt = g.attempt AND s.lease = g.lease
+        FOR UPDATE
+    ) held
 )
 UPDATE task_states s SET
     was = s.status,
@@ -77,23 +84,22 @@ UPDATE task_states s SET
     finished_at = CASE WHEN m.status = 'scheduled' THEN NULL ELSE m.now END,
     lease = NULL, version = s.version + 1, updated_at = m.now,
     event_xid = greatest(s.event_xid, pg_current_xact_id())
-FROM mine m JOIN tasks t ON t.id = m.task_id
+FROM mine m
 WHERE s.task_id = m.task_id
-RETURNING t.id, t.owner, t.kind, t.title, t.description, t.payload, s.status, s.priority, s.run_at, s.attempt,
-    s.max_attempts, s.timeout_seconds, s.progress, s.progress_note, s.result, s.error_type, s.error_message,
-    s.error_attempt, s.error_at, s.version, t.created_at, s.updated_at, s.started_at, s.finished_at,
-    s.cancel_requested_at, m.n
+RETURNING m.n, s.kind, s.status, s.started_at, s.updated_at
 
 -- name: report
 -- Progress of many attempts, guarded and locked like their ends.
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::float8[], $5::text[])
         AS g (task_id, attempt, lease, progress, note)
+    ORDER BY task_id
 ), mine AS MATERIALIZED (
-    SELECT g.* FROM given g JOIN task_states s ON s.task_id = g.task_id
-    WHERE s.status = 'running' AND s.attempt = g.attempt AND s.lease = g.lease
-    ORDER BY s.task_id
-    FOR UPDATE OF s
+    SELECT g.* FROM given g CROSS JOIN LATERAL (
+        SELECT FROM task_states s
+        WHERE s.task_id = g.task_id AND s.attempt = g.attempt AND s.lease = g.lease
+        FOR UPDATE
+    ) held
 )
 UPDATE task_states s SET
     was = s.status, progress = m.progress, progress_note = m.note, event = 'progress', version = s.version + 1,

@@ -32,6 +32,26 @@ LEFT JOIN LATERAL (
 ) t ON true
 ORDER BY e.xid, e.seq;
 
+-- name: read_bare
+-- As `read`, for a process that shows no task to anybody and only counts and wakes: what that takes, and so without a
+-- look into `tasks` for each event.
+SELECT e.*, s.pending, s.now, s.xmin::text::bigint AS low, s.xmax::text::bigint AS high
+FROM (
+    SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin, pg_snapshot_xmax(pg_current_snapshot()) AS xmax,
+           (SELECT xid FROM events ORDER BY xid DESC, seq DESC LIMIT 1)
+               >= pg_snapshot_xmin(pg_current_snapshot()) IS TRUE AS pending,
+           clock_timestamp() AS now
+) s
+LEFT JOIN LATERAL (
+    SELECT xid, seq, type, at, task_id AS id, kind, status, priority, run_at, attempt, version, started_at,
+           error_type, error_at, cancel_requested_at, was
+    FROM events
+    WHERE (xid, seq) > ($1::text::xid8, $2) AND xid < s.xmin
+    ORDER BY xid, seq
+    LIMIT $3
+) e ON true
+ORDER BY e.xid, e.seq;
+
 -- name: place
 -- Which log this is, the greatest key that was dropped from it, and its present end: every event below xmin is
 -- committed or never will be, and every event to come has a key above (xmin, 0).

@@ -1,0 +1,101 @@
+"""How far the queue has been claimed, so that a claim need not pass again what others have passed.
+
+The index of ready tasks keeps an entry of each task that was ready until no transaction can see it as such: a snapshot
+that somebody holds open for minutes keeps those of minutes, all of them before the first that is still ready. A claim
+that begins at the front reads them all, each time.
+
+So a store whose process follows the log remembers, for each kind and priority, the greatest id that it claimed, and
+claims begin behind it. What becomes ready before that place is told by the log, which moves the place back. That is
+all that is needed but for a claim elsewhere that stepped over a task's row and was rolled back: of that the log tells
+nothing. So now and then a claim looks from the front, and then not again for some times as long as it took.
+
+Priorities are taken as ranks here, the highest first: `-priority`, as the index has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+FIRST, LAST = -100, 100
+"""Ranks that a task can have."""
+
+NO_ID = UUID(int=0)
+"""Before every task's id."""
+
+SHARE = 20
+"""A look from the front is followed by so many times as long without one."""
+
+MOST = 8
+"""Ranks of one kind with a place of their own: each costs a look into the index."""
+
+
+class Range(NamedTuple):
+    """Ready tasks of a kind, behind (`rank`, `after`) and up to the end of rank `last`."""
+
+    kind: str
+    rank: int
+    after: UUID
+    last: int
+
+
+class Look:
+    """One claim under way: what became ready meanwhile, it may not have seen."""
+
+    def __init__(self, ranges: Sequence[Range], is_whole: bool) -> None:
+        self.ranges = ranges
+        self.is_whole = is_whole
+        self.readied: list[tuple[str, int, UUID]] = []
+
+
+class Passed:
+    """The places of all kinds. Nothing here waits or asks."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, dict[int, UUID]] = {}
+        self._looks: set[Look] = set()
+        self._whole_at = float("-inf")
+
+    def begin(self, kinds: Iterable[str], now: float, *, follows: bool) -> Look:
+        """Return where a claim is to look; `end` must follow."""
+        whole = not follows or now >= self._whole_at
+        ranges = [one for kind in kinds for one in _ranges(kind, {} if whole else self._places.get(kind, {}))]
+        look = Look(ranges, whole)
+        self._looks.add(look)
+        return look
+
+    def end(self, look: Look, claimed: Iterable[tuple[str, int, UUID]], took: float, now: float) -> None:
+        """Take note of what a claim got, as kind, rank and id, in its order, and how long it took."""
+        self._looks.discard(look)
+        if look.is_whole:
+            self._whole_at = now + SHARE * took
+        for kind, rank, task_id in claimed:
+            places = self._places.setdefault(kind, {})
+            places.pop(rank, None)
+            places[rank] = task_id
+            if len(places) > MOST:
+                del places[next(iter(places))]
+        for kind, rank, task_id in look.readied:
+            self._back(kind, rank, task_id)
+
+    def readied(self, kind: str, priority: int, task_id: UUID) -> None:
+        """Say that a task has become ready."""
+        self._back(kind, -priority, task_id)
+        for look in self._looks:
+            look.readied.append((kind, -priority, task_id))
+
+    def _back(self, kind: str, rank: int, task_id: UUID) -> None:
+        places = self._places.get(kind, {})
+        if rank in places and task_id <= places[rank]:
+            places[rank] = UUID(int=task_id.int - 1)
+
+
+def _ranges(kind: str, places: dict[int, UUID]) -> list[Range]:
+    found = []
+    rank, after = FIRST, NO_ID
+    for next_rank in sorted(places):
+        if rank < next_rank:
+            found.append(Range(kind, rank, after, next_rank - 1))
+        rank, after = next_rank, places[next_rank]
+    return [*found, Range(kind, rank, after, LAST)]
