@@ -19,7 +19,7 @@ from typing import Protocol, cast
 
 from bench.report import Row, machine, write
 
-NAMES = ("rest",)
+NAMES = ("rest", "fanout", "grpc", "latency")
 """Modules of bench/, each of which measures something."""
 
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,13 @@ class Server:
 
     def start(self, path: str = "/tasks") -> None:
         """Start it, and wait until it answers."""
+        self._start(lambda: self.ask("GET", path))
+
+    def start_silent(self) -> None:
+        """Start what answers no requests of HTTP, and wait until it accepts connections."""
+        self._start(lambda: socket.create_connection(("127.0.0.1", self.port)).close())
+
+    def _start(self, look: Callable[[], object]) -> None:
         command = [word.format(port=self.port) for word in self.command]
         log = tempfile.TemporaryFile()  # noqa: SIM115 - the process has it
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
@@ -65,7 +72,7 @@ class Server:
         until = time.monotonic() + 60
         while True:
             try:
-                self.ask("GET", path)
+                look()
                 return
             except urllib.error.HTTPError:
                 raise
