@@ -1,11 +1,12 @@
-"""One event to 5 000 sockets, beside `broadcast` of websockets and raw frames on raw transports.
+"""One event to 5 000 sockets, and twenty, beside `broadcast` of websockets and raw frames on raw transports.
 
     python -m bench.against fanout [--rounds 5] [--seconds 4] [--size 5000]
 
-`--size` is the number of sockets. An event is set off when every socket has the one before: with taskd by a POST of a
-task, which is committed, read from the log and then sent; with the others by a message of one of the sockets, which is
-sent at once. All frames are as large as taskd's. The sockets are in another process, which counts. What is counted is
-frames: events times sockets, by the time from before the first event to when the last socket has the last one.
+`--size` is the number of sockets. With taskd an event is set off by a POST of a task, which is committed, read from the
+log and then sent; with the others by a message of one of the sockets, which is sent at once. All frames are as large as
+taskd's. The sockets are in another process, which counts. What is counted is frames: events times sockets, by the time
+from before an event is set off until every socket has it. In the first row the next event is set off when that is so;
+in the second, the next twenty.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bench.against import Extent
 from bench.report import TASKD, Goal, Row, Sample
 from bench.servers import Server, postgres, python, tell
 
-SOCKETS = 5000
+SOCKETS, AT_ONCE = 5000, 20
 BROADCAST, RAW = "websockets, `broadcast`", "raw frames, raw transports"
 PACKAGES = ("websockets", "uvloop", "asyncpg")
 FRAME_HEAD = 4
@@ -37,9 +38,10 @@ class Turn:
     size: int
 
 
-def turn(server: Server, sockets: int, seconds: float, token: str = "") -> Turn:
+def turn(server: Server, sockets: int, seconds: float, at_once: int = 1, token: str = "") -> Turn:
     """Connect the sockets, send events for a while, and disconnect."""
-    command = python("-m", "bench.listeners", str(server.port), str(sockets), str(seconds), "--token", token)
+    command = python("-m", "bench.listeners", str(server.port), str(sockets), str(seconds))
+    command += ["--at-once", str(at_once), "--token", token]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -96,20 +98,23 @@ def measure(extent: Extent) -> tuple[str, list[Row]]:
     sockets = extent.size or (50 if extent.mini else SOCKETS)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    goals = (Goal(3, BROADCAST), Goal(0.6, RAW))
-    row = Row(f"One event to {sockets} sockets", "frames/s", goals, (RAW,))
+    rows = {
+        at_once: Row(f"{what} to {sockets} sockets", "frames/s", (Goal(3, BROADCAST), Goal(0.6, RAW)), (RAW,))
+        for at_once, what in ((1, "One event"), (AT_ONCE, f"{AT_ONCE} events at once"))
+    }
     with running(sockets) as (taskd, token):
-        size = turn(taskd, sockets, 0, token).size
+        size = turn(taskd, sockets, 0, token=token).size
         with (
             peer(BROADCAST, "fanout_websockets", size - FRAME_HEAD) as broadcast,
             peer(RAW, "fanout_raw", size - FRAME_HEAD) as raw,
         ):
             for number in range(extent.rounds):
-                for server, shown in ((taskd, token), (broadcast, ""), (raw, "")):
-                    found = turn(server, sockets, extent.seconds, shown)
-                    if found.size != size:
-                        raise SystemExit(f"{server.name} sends frames of {found.size} bytes, and not of {size}")
-                    row.add(server.name, found.sample)
-                    tell(f"{number + 1}/{extent.rounds} {server.name}: {found.sample.value:.0f} frames/s")
+                for at_once, row in rows.items():
+                    for server, shown in ((taskd, token), (broadcast, ""), (raw, "")):
+                        found = turn(server, sockets, extent.seconds, at_once, shown)
+                        if found.size != size:
+                            raise SystemExit(f"{server.name} sends frames of {found.size} bytes, and not of {size}")
+                        row.add(server.name, found.sample)
+                        tell(f"{number + 1}/{extent.rounds} {row.name}: {server.name} {found.sample.value:.0f}/s")
     words = f"{extent.rounds} rounds of {extent.seconds:g} s, {sockets} sockets, frames of {size} bytes."
-    return words, [row]
+    return words, list(rows.values())

@@ -1,10 +1,14 @@
 """Sockets that count what they are sent, for `bench.fanout`.
 
-    python -m bench.listeners PORT SOCKETS SECONDS [--token TOKEN]
+    python -m bench.listeners PORT SOCKETS SECONDS [--at-once EVENTS] [--token TOKEN]
 
-Connects so many WebSockets, one of which sets off each event: by a POST over a connection of its own where there is a
-token, else by saying something. An event is set off when all sockets have the one before. Says `ready`, waits for a
-line, and prints as JSON how many events there were in how many seconds, and how large their frames were.
+Connects so many WebSockets, and sets off events: by POSTs where there is a token, else by what the first socket says.
+The next are set off when all sockets have those before. Says `ready`, waits for a line, and prints as JSON how many
+events there were in how many seconds, and how large their frames were.
+
+So that it takes little time of its own, it does not read what comes of one event at a time: that a socket has more to
+be read is told for a thousand sockets at once (epoll(7), `EPOLLET`). After ten events it reads and counts all of it,
+while the clock stands.
 """
 
 from __future__ import annotations
@@ -17,10 +21,14 @@ import struct
 import sys
 import time
 
-BUFFER = 65536
-FEWEST, MOST = 5, 100_000
-"""Events of a turn, however long it goes on."""
+BUFFER = 256 * 1024
+UNREAD = 10
+"""Events that wait in the sockets before they are read: no more than fit into their buffers."""
 
+FEWEST = 2
+"""Times ten events, or those at once, of a turn."""
+
+WITHIN = 30.0
 HELLO = (
     "GET /ws?client=c{n} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
@@ -36,21 +44,22 @@ class Listeners:
 
     def __init__(self, port: int, token: str) -> None:
         self._port = port
-        self._poll = select.epoll()
+        self._edges = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
         self._parts: dict[int, bytes] = {}
         """What came of a frame that is not whole."""
         self._fields = f"Authorization: Bearer {token}\r\n" if token else ""
-        self._first: socket.socket | None = None
-        self._poster: socket.socket | None = None
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._posters: list[socket.socket] = []
         self.frames = 0
+        """That were read."""
         self.size = 0
-        """Bytes of the last frame."""
+        """Bytes of the last one."""
 
-    def connect(self, number: int) -> None:
+    def connect(self, number: int, posters: int) -> None:
         """Open them, each when the one before has been answered, and read what they are greeted with."""
         for n in range(number):
-            one = socket.create_connection(("127.0.0.1", self._port))
+            one = self._connected()
             one.sendall(HELLO.format(n=n, fields=self._fields).encode())
             data = b""
             while b"\r\n\r\n" not in data:
@@ -61,58 +70,103 @@ class Listeners:
             if not data.startswith(b"HTTP/1.1 101 "):
                 raise SystemExit(f"socket {n} was refused: {data!r}")
             one.setblocking(False)
-            self._first = self._first or one
             self._sockets[one.fileno()] = one
-            self._parts[one.fileno()] = data.partition(b"\r\n\r\n")[2]
-            self._poll.register(one, select.EPOLLIN)
+            self._parts[one.fileno()] = b""
+            self._take(one.fileno(), data.partition(b"\r\n\r\n")[2])
         if self._fields:
-            self._poster = socket.create_connection(("127.0.0.1", self._port))
+            self._posters = [self._connected() for _ in range(posters)]
             # With a token there is a greeting, which is no event.
-            self._until(number, parsing=True)
-
-    def event(self) -> None:
-        """Set off an event, and wait until all sockets have it."""
+            self.read_all(number)
+        for one in self._sockets.values():
+            self._edges.register(one, select.EPOLLIN | select.EPOLLET)
         self.frames = 0
-        if self._poster is None:
-            assert self._first is not None
-            self._first.sendall(SAYING)
+
+    def _connected(self) -> socket.socket:
+        one = socket.create_connection(("127.0.0.1", self._port))
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return one
+
+    def ten(self) -> float:
+        """Set off ten events, each when all sockets have the one before; return the seconds."""
+        self._edges.poll(0, len(self._sockets))
+        begun = time.perf_counter()
+        for _ in range(UNREAD):
+            self._begin(1)
+            told = 0
+            while told < len(self._sockets):
+                found = len(self._edges.poll(WITHIN, len(self._sockets)))
+                told += found
+                if not found:
+                    raise SystemExit(f"only {told} of {len(self._sockets)} sockets were told in time")
+            self._end(1)
+        took = time.perf_counter() - begun
+        self.read_all(UNREAD * len(self._sockets))
+        return took
+
+    def burst(self, number: int) -> float:
+        """Set off so many events at once, and read until all sockets have them; return the seconds."""
+        begun = time.perf_counter()
+        self._begin(number)
+        self.read_all(number * len(self._sockets))
+        took = time.perf_counter() - begun
+        self._end(number)
+        return took
+
+    def _begin(self, number: int) -> None:
+        if self._fields:
+            for one in self._posters[:number]:
+                one.sendall(POST.format(n=len(TASK), fields=self._fields).encode() + TASK)
         else:
-            self._poster.sendall(POST.format(n=len(TASK), fields=self._fields).encode() + TASK)
-        self._until(len(self._sockets))
-        if self._poster is not None:
-            answer = self._poster.recv(BUFFER)
+            next(iter(self._sockets.values())).sendall(SAYING * number)
+
+    def _end(self, number: int) -> None:
+        for one in self._posters[:number]:
+            answer = one.recv(BUFFER)
             if not answer.startswith(b"HTTP/1.1 201 "):
                 raise SystemExit(f"an event was refused: {answer!r}")
 
-    def _until(self, number: int, *, parsing: bool = False) -> None:
-        for fd in self._sockets if parsing else ():
-            self._read(fd, b"")
-        sockets, parts, poll = self._sockets, self._parts, self._poll.poll
-        while self.frames < number:
-            found = poll(30, 1024)
-            if not found:
-                raise SystemExit(f"only {self.frames} of {number} sockets were told in time")
-            for fd, _ in found:
-                data = sockets[fd].recv(BUFFER)
-                if len(data) == self.size and data[0] == 0x81 and not parts[fd]:
-                    self.frames += 1
-                elif data:
-                    self._read(fd, data)
-                else:
-                    raise SystemExit("a socket was closed")
+    def read_all(self, number: int) -> None:
+        """Read until there were so many frames."""
+        until = time.monotonic() + WITHIN
+        with select.epoll() as poll:
+            for fd in self._sockets:
+                poll.register(fd, select.EPOLLIN)
+            while self.frames < number:
+                if time.monotonic() > until:
+                    raise SystemExit(f"only {self.frames} of {number} frames came in time")
+                for fd, _ in poll.poll(1, 1024):
+                    self._read(fd)
+        if self.frames > number:
+            raise SystemExit(f"{self.frames} frames came, and not {number}")
+        self.frames = 0
 
-    def _read(self, fd: int, data: bytes) -> None:
-        """Take what comes piece by piece, and answer pings."""
+    def _read(self, fd: int) -> None:
+        got = self._sockets[fd].recv_into(self._buffer)
+        if not got:
+            raise SystemExit("a socket was closed")
+        buffer = self._buffer
+        if self.size and not got % self.size and not self._parts[fd]:
+            whole = got // self.size
+            if all(buffer[n * self.size] == 0x81 for n in range(whole)):
+                self.frames += whole
+                return
+        self._take(fd, bytes(buffer[:got]))
+
+    def _take(self, fd: int, data: bytes) -> None:
+        """Look at frames one by one, and answer pings."""
         data = self._parts[fd] + data
         while len(data) >= 2:
             start, length = 2, data[1]
-            if length == 126 and len(data) >= 4:
+            if length == 126:
+                if len(data) < 4:
+                    break
                 start, length = 4, int.from_bytes(data[2:4], "big")
             end = start + length
-            if len(data) < end or (length == 126 and start == 2):
+            if len(data) < end:
                 break
             if data[0] == PING:
-                self._sockets[fd].sendall(struct.pack("BBI", PONG, 0x80 | length, 0) + data[start:end])
+                pong = struct.pack("BBI", PONG, 0x80 | length, 0) + data[start:end]
+                self._sockets[fd].sendall(pong)
             else:
                 self.frames, self.size = self.frames + 1, end
             data = data[end:]
@@ -124,22 +178,22 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("sockets", type=int)
     parser.add_argument("seconds", type=float)
+    parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--token", default="")
     asked = parser.parse_args()
     listeners = Listeners(asked.port, asked.token)
-    listeners.connect(asked.sockets)
+    listeners.connect(asked.sockets, asked.at_once)
+    events, seconds, times = 0, 0.0, 0
     # The first ones make what is made once; the frame's size is known from then on.
-    for _ in range(3):
-        listeners.event()
+    listeners.burst(1)
+    listeners.burst(1)
     print("ready", flush=True)
     sys.stdin.readline()
-    begun = time.perf_counter()
-    events = 0
-    while events < FEWEST or (time.perf_counter() - begun < asked.seconds and events < MOST):
-        listeners.event()
-        events += 1
-    found = {"events": events, "seconds": time.perf_counter() - begun, "size": listeners.size}
-    print(json.dumps(found), flush=True)
+    while times < FEWEST or seconds < asked.seconds:
+        seconds += listeners.ten() if asked.at_once == 1 else listeners.burst(asked.at_once)
+        events += UNREAD if asked.at_once == 1 else asked.at_once
+        times += 1
+    print(json.dumps({"events": events, "seconds": seconds, "size": listeners.size}), flush=True)
     sys.stdin.readline()
 
 

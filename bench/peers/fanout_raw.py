@@ -15,6 +15,8 @@ import uvloop
 from websockets.frames import Frame, Opcode
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+SAYING = 8
+"""Bytes of what sets off an event."""
 
 
 class Raw(asyncio.Protocol):
@@ -29,8 +31,9 @@ class Raw(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport in self.all:
             event = self.event
-            for transport in self.all:
-                transport.write(event)
+            for _ in range(0, len(data), SAYING):
+                for transport in self.all:
+                    transport.write(event)
         else:
             self._transport.write(SWITCH)
             self.all.add(self._transport)
