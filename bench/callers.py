@@ -1,4 +1,4 @@
-"""Calls of one method of gRPC over and over, in frames written by hand, which costs a caller little: for `bench.grpc_get`.
+"""One method of gRPC called over and over, in frames written by hand, which costs little: for `bench.grpc_get`.
 
     python -m bench.callers PORT PATH MESSAGE_HEX SECONDS CONNECTIONS CALLS [--token TOKEN]
 

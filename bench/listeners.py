@@ -33,7 +33,9 @@ HELLO = (
     "GET /ws?client=c{n} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
 )
-POST = "POST /tasks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {n}\r\n{fields}\r\n"
+POST = (
+    "POST /tasks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {n}\r\n{fields}\r\n"
+)
 TASK = b'{"title":"Compress the video","kind":"nobody","payload":{"name":"a.mov","size":12}}'
 SAYING = b"\x81\x82\0\0\0\0go"
 PING, PONG = 0x89, 0x8A

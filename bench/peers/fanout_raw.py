@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import cast
+from typing import ClassVar, cast
 
 import uvloop
 from websockets.frames import Frame, Opcode
@@ -23,7 +23,7 @@ class Raw(asyncio.Protocol):
     """Writes the event to all."""
 
     event = b""
-    all: set[asyncio.Transport] = set()
+    all: ClassVar[set[asyncio.Transport]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

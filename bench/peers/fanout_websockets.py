@@ -8,7 +8,6 @@ sets off one event.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 import uvloop
