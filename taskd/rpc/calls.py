@@ -162,7 +162,7 @@ class Calls:
                     name, access, context, lambda user: run(user, request, context)
                 )
                 if body is None:
-                    # gRPC sends an empty message all the same, and that needs a window as well.
+                    # Its status waits behind what was sent before, as an answer does.
                     self._hold(0, context)
                     return b""
                 return body
