@@ -1,9 +1,9 @@
 """Calls with one request and one answer: received, worked on, and answered in one step.
 
-grpcio sends the metadata that an answer begins with by itself, and waits until core has taken it before the handler goes
-on; then it sends the answer. Each step is a way to core and back through the event loop, which is most of what a small
-call costs. Here what a handler says goes together: metadata, answer and status are one batch, in the order in which
-they would have gone alone.
+grpcio sends the metadata that an answer begins with by itself, and waits until core has taken it before the handler
+goes on; then it sends the answer. Each step is a way to core and back through the event loop, which is most of what a
+small call costs. Here what a handler says goes together: metadata, answer and status are one batch, in the order in
+which they would have gone alone.
 
 The rules are grpcio's own (`_cython/_cygrpc/aio/server.pyx.pxi`): that the caller is gone is listened for before the
 handler begins; it cancels the handler, but not what is being sent, which core tells the end of anyhow; and nothing is
@@ -13,6 +13,7 @@ asked of core once the server is gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -65,9 +66,9 @@ class Single:
         Raises:
             Unavailable: all has been stopped.
         """
-        # First, so that it listens when the handler begins.
-        supervisor.spawn(self._watch(), "grpc call's end")
+        # Its first step is later, so that this listens when the handler begins.
         self._task = supervisor.spawn(self._run(handler, enter), "grpc call")
+        self._listen()
 
     # What handlers are given.
 
@@ -105,15 +106,22 @@ class Single:
 
     # How it does it.
 
-    async def _watch(self) -> None:
-        """Cancel the handler when its caller is gone."""
+    def _listen(self) -> None:
+        """Have the handler cancelled when its caller is gone.
+
+        Without a task: what waits for core is stepped by hand, once now and once when core has told.
+        """
         closed = _CORE.ReceiveCloseOnServerOperation(0)
-        try:
-            await _CORE.execute_batch(self._state, (closed,), self._loop)
-        except grpc.aio.BaseError:
-            return
-        if closed.cancelled() and self._task is not None and not self._sending:
-            self._task.cancel()
+        waiting = _CORE.execute_batch(self._state, (closed,), self._loop)
+
+        def told(_: object) -> None:
+            with contextlib.suppress(StopIteration, grpc.aio.BaseError):
+                waiting.send(None)
+            if closed.cancelled() and self._task is not None and not self._sending:
+                self._task.cancel()
+
+        with contextlib.suppress(grpc.aio.BaseError):
+            waiting.send(None).add_done_callback(told)
 
     async def _run(self, handler: Any, enter: Enter) -> None:
         try:
@@ -138,7 +146,10 @@ class Single:
             if request is None:
                 return None
             arrived()
-            return await _worked(handler, request, self)
+            read, write = handler.request_deserializer, handler.response_serializer
+            answer = await handler.unary_unary(request if read is None else read(request), self)
+            body: bytes = answer if write is None else write(answer)
+            return body
         except RateLimited as error:
             self._code, self._details = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
         except Aborted:
@@ -163,10 +174,3 @@ class Single:
         is_good = self._code is grpc.StatusCode.OK
         parts = (begin, _CORE.SendMessageOperation(body, 0), end) if is_good else (begin, end)
         await _CORE.execute_batch(self._state, parts, self._loop)
-
-
-async def _worked(handler: Any, request: bytes, call: Single) -> bytes:
-    read, write = handler.request_deserializer, handler.response_serializer
-    answer = await handler.unary_unary(request if read is None else read(request), call)
-    body: bytes = answer if write is None else write(answer)
-    return body
