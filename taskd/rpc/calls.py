@@ -170,7 +170,7 @@ class Calls:
             try:
                 body: bytes | None = await self._run(name, access, context, lambda user: run(user, said, context))
                 if body is None:
-                    # Its status waits behind what was sent before, as an answer does.
+                    # Until the connection has taken what it is refused with.
                     self._hold(0, context)
                     return b""
                 return body
