@@ -19,8 +19,10 @@ from typing import Protocol, cast
 
 from bench.report import Row, machine, write
 
-NAMES = ("rest", "queue", "growth")
-"""Modules of bench/, each of which measures something."""
+NAMES = {name: f"bench.{name}" for name in ("rest", "queue", "growth", "fanout", "latency")} | {
+    "grpc": "bench.grpc_get"
+}
+"""What can be measured, and the modules that do; none is named as a package that it measures."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Benchmark(Protocol):
 
 def run(name: str, extent: Extent, keep: bool) -> None:
     """Measure, print, and write if it is to be kept."""
-    module = cast(Benchmark, importlib.import_module(f"bench.{name}"))
+    module = cast(Benchmark, importlib.import_module(NAMES[name]))
     words, rows = module.measure(extent)
     head = f"{machine(module.PACKAGES)}\n{words}"
     print(head, *(row.table() for row in rows), sep="\n\n", flush=True)

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -66,11 +66,18 @@ class Server:
 
     def start(self, path: str = "/tasks") -> None:
         """Start it, and wait until it answers."""
+        self._start(lambda: self.ask("GET", path))
+
+    def start_silent(self) -> None:
+        """Start what answers no requests of HTTP, and wait until it accepts connections."""
+        self._start(lambda: socket.create_connection(("127.0.0.1", self.port)).close())
+
+    def _start(self, look: Callable[[], object]) -> None:
         log = self.launch()
         until = time.monotonic() + 60
         while True:
             try:
-                self.ask("GET", path)
+                look()
                 return
             except urllib.error.HTTPError:
                 raise

@@ -139,6 +139,7 @@ class Parts:
         return GrpcServer(
             self.front.tasks,
             self.front.reads,
+            self.front.reads.still,
             self.feed,
             self.health,
             WorkCalls(self.worker.crews, self.supervisor),

@@ -23,6 +23,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from taskd.errors import StartError
 from taskd.rpc.calls import Context, Handler
 from taskd.rpc.peers import Peers, TooMuchUnread
+from taskd.rpc.single import Single
 from taskd.runtime.supervisor import Supervisor
 
 KNOWN = "grpcio 1.84 or 1.85"
@@ -35,10 +36,15 @@ _PARAMETERS = {
         "method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"
     ),
     "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
+    "_receive_message": ("grpc_call_wrapper", "loop"),
+    "execute_batch": ("grpc_call_wrapper", "operations", "loop"),
 }  # fmt: skip
 """What is called with which arguments."""
 
-_CALLABLE = ("_MethodResolver", "_ServicerContext")
+_CALLABLE = (
+    "_MethodResolver", "_ServicerContext", "ReceiveCloseOnServerOperation", "SendInitialMetadataOperation",
+    "SendMessageOperation", "SendStatusFromServerOperation",
+)  # fmt: skip
 _METHODS = ("_request_call", "_request_registered_call")
 
 
@@ -108,6 +114,12 @@ class Accepting(_BASE):  # type: ignore[misc]
         self._others = _CORE._MethodResolver([others], {})
         self._peers = peers
         self._supervisor = supervisor
+        self._is_stopped = False
+
+    async def shutdown(self, grace: float | None) -> None:
+        """End all calls, after some seconds at the most; from then on core must not be asked for anything."""
+        await super().shutdown(grace)
+        self._is_stopped = True
 
     async def _request_call(self) -> Any:
         """Answer calls of what does not exist; return none. Ends with core's error when the server stops."""
@@ -118,10 +130,15 @@ class Accepting(_BASE):  # type: ignore[misc]
 
     async def _request_registered_call(self, path: bytes) -> Any:
         """Answer calls of a method; return none. Ends as above."""
-        handler, name = self._paths[path], path.decode()
+        handler: Any = self._paths[path]
+        name, is_single = path.decode(), not (handler.request_streaming or handler.response_streaming)
         while True:
             state = await super()._request_registered_call(path)
-            self._spawn(self._run(name, handler, state), state)
+            if is_single:
+                call = Single(state, self._own_loop, lambda: self._is_stopped)
+                call.spawn(handler, self._peers.enter, self._supervisor)
+            else:
+                self._spawn(self._run(name, handler, state), state)
 
     def _spawn(self, call: Coroutine[Any, Any, None], state: Any) -> None:
         # It also has the call cancelled when its caller goes away.
@@ -150,14 +167,12 @@ def _noting(handler: Any, arrived: Callable[[], None]) -> Handler:
         arrived()
         found: Handler = handler
         return found
-    answer = handler.unary_stream if handler.response_streaming else handler.unary_unary
 
     async def run(request: Any, context: Context) -> Any:
         arrived()
-        return await answer(request, context)
+        return await handler.unary_stream(request, context)
 
-    make = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
-    return make(run, handler.request_deserializer, handler.response_serializer)
+    return grpc.unary_stream_rpc_method_handler(run, handler.request_deserializer, handler.response_serializer)
 
 
 def _refusing(error: TooMuchUnread) -> Handler:

@@ -27,21 +27,22 @@ from taskd.domain.model import User
 from taskd.errors import Malformed, TaskdError, TooLarge, Unauthenticated, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.channel import MAX_ANSWER
+from taskd.rpc.hot import HotAnswers, Said, Shown
 from taskd.rpc.identity import RULES, Metadata, bytes_of, caller_of
-from taskd.rpc.peers import Peers
+from taskd.rpc.peers import Peers, TooMuchUnread
 from taskd.rpc.status import INSIDE, TRAILER, Code, code_of, status_of
 from taskd.service.auth import Gate
 
 logger = logging.getLogger("taskd.grpc")
 
-Answer: TypeAlias = Message | bytes
-"""Bytes are an answer that was encoded before."""
+Answer: TypeAlias = Message | bytes | Shown
+"""Bytes are an answer that was encoded before; what shows a view of the cache may be given again."""
 
 Send: TypeAlias = Callable[[Answer], Awaitable[None]]
 """Sends one answer of a stream, and waits while the caller does not read."""
 
 Read: TypeAlias = Callable[[bytes], Message]
-Work: TypeAlias = "Callable[[User, bytes, Context], Awaitable[bytes]]"
+Work: TypeAlias = "Callable[[User, Said, Context], Awaitable[bytes]]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -70,6 +71,7 @@ class Calls:
         gate: lets callers in.
         catalog: where calls are counted.
         peers: the connections.
+        hot: answers that are given again.
         most_open: see `MOST_OPEN`.
         clock: monotonic seconds.
     """
@@ -79,6 +81,7 @@ class Calls:
         gate: Gate,
         catalog: Catalog,
         peers: Peers,
+        hot: HotAnswers,
         *,
         most_open: int = MOST_OPEN,
         clock: Clock = monotonic,
@@ -86,6 +89,7 @@ class Calls:
         self._gate = gate
         self._catalog = catalog
         self._peers = peers
+        self._hot = hot
         self._most_open = most_open
         self._clock = clock
         self._pages = asyncio.Semaphore(MOST_PAGES)
@@ -155,14 +159,18 @@ class Calls:
 
         async def answer(request: bytes, context: Context) -> bytes:
             begun = self._clock()
+            said: Said = (name, request, context.invocation_metadata())  # type: ignore[assignment]
+            if (again := self._again(said, context)) is not None:
+                await context.send_initial_metadata((("x-request-id", self._hot.new_id()),))
+                self._catalog.grpc_requests.labels(name, Code.OK.name).inc()
+                seconds.observe(self._clock() - begun)
+                return again
             self._begun += 1
             self._idle.clear()
             try:
-                body: bytes | None = await self._run(
-                    name, access, context, lambda user: run(user, request, context)
-                )
+                body: bytes | None = await self._run(name, access, context, lambda user: run(user, said, context))
                 if body is None:
-                    # gRPC sends an empty message all the same, and that needs a window as well.
+                    # Until the connection has taken what it is refused with.
                     self._hold(0, context)
                     return b""
                 return body
@@ -174,10 +182,25 @@ class Calls:
 
         return answer
 
-    def _work(self, read: Read, call: Callable[..., Awaitable[Answer]]) -> Work:
-        async def work(user: User, request: bytes, context: Context) -> bytes:
+    def _again(self, said: Said, context: Context) -> bytes | None:
+        """Return what a call that said the same was answered with, if it is what this one would be answered with."""
+        try:
             self._peers.check(context.peer())
-            body = _encoded(await call(user, read(request)))
+            body = self._hot.find(said)
+            if body is not None:
+                self._hold(len(body), context)
+        except TooMuchUnread:
+            # It is refused as all are.
+            return None
+        return body
+
+    def _work(self, read: Read, call: Callable[..., Awaitable[Answer]]) -> Work:
+        async def work(user: User, said: Said, context: Context) -> bytes:
+            self._peers.check(context.peer())
+            answer = await call(user, read(said[1]))
+            body = _encoded(answer)
+            if isinstance(answer, Shown):
+                self._hot.keep(said, user, answer)
             if len(body) > MAX_ANSWER:
                 raise TooLarge(f"the answer has {len(body)} bytes, more than {MAX_ANSWER}: ask for a smaller `limit`")
             # No await from here to where gRPC has it.
@@ -190,23 +213,23 @@ class Calls:
         """Bound what is worked on at once. Only who was let in counts: else others could keep them out."""
         is_page = name.rpartition("/")[2] in PAGES
 
-        async def limited(user: User, request: bytes, context: Context) -> bytes:
+        async def limited(user: User, said: Said, context: Context) -> bytes:
             if self._open >= self._most_open:
                 raise Unavailable(f"more than {self._most_open} calls at once")
             self._open += 1
             try:
-                return await (page if is_page else work)(user, request, context)
+                return await (page if is_page else work)(user, said, context)
             finally:
                 self._open -= 1
 
-        async def page(user: User, request: bytes, context: Context) -> bytes:
+        async def page(user: User, said: Said, context: Context) -> bytes:
             # Others have the rest.
             if self._open_pages > self._most_open // 2:
                 raise Unavailable(f"more than {self._most_open // 2} calls for pages at once")
             self._open_pages += 1
             try:
                 async with self._pages:
-                    return await work(user, request, context)
+                    return await work(user, said, context)
             finally:
                 self._open_pages -= 1
 
@@ -341,6 +364,8 @@ def _why_cancelled(context: Context) -> Code:
 
 
 def _encoded(answer: Answer) -> bytes:
+    if isinstance(answer, Shown):
+        return answer.body
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 

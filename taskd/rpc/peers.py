@@ -1,8 +1,8 @@
 """Who makes others wait: what each connection has begun to send, and what it has been sent and does not take.
 
 gRPC counts nothing of that. A caller that opens no window makes answers stay in memory, twice each, for as long as it
-likes; one that begins requests and never ends them has a message's size kept for each. No status reaches such a caller
-either: it would have to wait behind what is not taken. So what is left is to close its connection, which frees all.
+likes; one that begins requests and never ends them has a message's size kept for each. No status ends such a call: it
+would have to wait behind what is not taken. So what is left is to close its connection, which frees all.
 
 Nobody is asked to be fast. What ends a connection is one answer or request that takes far longer than a slow line
 needs; when all together hold too much, it is the connection whose answer has waited for longest, not the one that asks

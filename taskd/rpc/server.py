@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -18,6 +18,7 @@ from taskd.rpc.accept import make_server
 from taskd.rpc.calls import Calls, Context, Handler
 from taskd.rpc.channel import KEEPALIVE, KEEPALIVE_ANSWER, MAX_ANSWER, MAX_REQUEST, server_credentials
 from taskd.rpc.health import HealthCalls
+from taskd.rpc.hot import HotAnswers
 from taskd.rpc.peers import Peers
 from taskd.rpc.sever import sever
 from taskd.rpc.tasks import TaskCalls
@@ -27,7 +28,7 @@ from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.auth import Gate
-from taskd.service.ports import Feed, Health, Reads, Tasks, Tokens
+from taskd.service.ports import Feed, Health, Reads, Tasks, Tokens, View
 from taskd.tls import Tls
 from taskd.v1 import taskd_pb2 as pb
 
@@ -94,6 +95,7 @@ class GrpcServer:
 
     Args:
         tasks, reads, feed, health: the service.
+        still: says whether a view is what a read would give now, and counts that read.
         work: the calls of `WorkerService`.
         tokens: those that there are, for gateways.
         gate: lets callers in.
@@ -106,6 +108,7 @@ class GrpcServer:
         self,
         tasks: Tasks,
         reads: Reads,
+        still: Callable[[View], bool],
         feed: Feed,
         health: Health,
         work: object,
@@ -120,7 +123,7 @@ class GrpcServer:
         self.watches = Watches(feed)
         self._port = 0
         self._peers = Peers(lambda doomed: sever(doomed, self._port), supervisor)
-        calls = self._calls = Calls(gate, catalog, self._peers)
+        calls = self._calls = Calls(gate, catalog, self._peers, HotAnswers(still, gate.believes))
         self._tls = tls
         self._supervisor = supervisor
         parts = {

@@ -24,6 +24,7 @@ from taskd.domain.search import SearchPage, parse_search_query
 from taskd.errors import Fault, Invalid
 from taskd.rpc.calls import Answer, Send
 from taskd.rpc.heavy import Heavy, size_of
+from taskd.rpc.hot import Shown
 from taskd.rpc.messages import event_message, new_task_body, patch_body, status_texts, task_message, time_text
 from taskd.rpc.watch import READ, Watches
 from taskd.service.ports import Feed, Reads, Tasks, View
@@ -182,11 +183,11 @@ class TaskCalls:
         """Return a message of tasks, encoded."""
         return await self._heavy.run(size_of(tasks), lambda: make().SerializeToString())
 
-    async def _answer(self, view: View, make: Callable[[Any], Message]) -> bytes:
+    async def _answer(self, view: View, make: Callable[[Any], Message]) -> Shown:
         """Return the message that a view is; a cached view is the same object each time, so it is made once."""
         self._kept.expire(16)
         if (found := self._kept.get(view.body)) is not None:
-            return found
+            return Shown(found, view)
 
         def made() -> bytes:
             # Whoever waited for his turn may find that the one before him has made it.
@@ -197,7 +198,7 @@ class TaskCalls:
         # For who waits, and no longer: it may be of many megabytes.
         self._last = (view.body, found) if self._heavy.waiting else (b"", b"")
         self._kept.put(view.body, found, size=len(view.body) + len(found))
-        return found
+        return Shown(found, view)
 
 
 def _page_message(page: Page) -> pb.ListTasksResponse:

@@ -52,6 +52,8 @@ class Connection(Wire):
     ) -> None:
         super().__init__(transport, protocol)
         self.user = user
+        self.sees_all = user.sees_all
+        """Whether events of all owners are for it."""
         self.client = client
         self.resuming: asyncio.Task[None] | None = None
         """Reads what the client missed; None once it is done."""
@@ -77,19 +79,19 @@ class Connection(Wire):
 
     def wants(self, event: Event) -> bool:
         """Return whether this client gets the event."""
-        return (self.user.sees_all or event.task.owner == self.user.name) and self._filter.takes(event)
+        return (self.sees_all or event.task.owner == self.user.name) and self._filter.takes(event)
 
     def deliver(self, batch: Batch) -> None:
         """Send what is wanted of a batch of new events, all of which this user may see."""
         if not self._live:
             return
-        if self._filter is ALL and batch.events[0].key > self._sent and self.behind + len(batch.joined) <= self._behind:
+        if self._filter is ALL and batch.first > self._sent and self._unsent + len(batch.joined) <= self._behind:
             batch.told_all += self.write(batch.joined)
         else:
             for n, (event, frame) in enumerate(zip(batch.events, batch.frames, strict=True)):
                 if event.key > self._sent and self._filter.takes(event):
                     batch.told[n] += self.write(frame)
-        self._sent = max(self._sent, batch.events[-1].key)
+        self._sent = max(self._sent, batch.last)
 
     def text(self, message: str) -> None:
         if self._held is not None:

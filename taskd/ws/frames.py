@@ -55,33 +55,29 @@ def close_reason(text: str) -> str:
 
 
 class Batch:
-    """Consecutive events of the log with their frames; each frame is made once, and so is their sum."""
+    """Consecutive events of the log, one at least, with their frames; each is made once, and so is their sum."""
 
-    __slots__ = ("_joined", "events", "frames", "told", "told_all")
+    __slots__ = ("events", "first", "frames", "joined", "last", "told", "told_all")
 
     def __init__(self, events: Sequence[Event], frames: Sequence[bytes]) -> None:
         self.events = events
         self.frames = frames
+        self.first = events[0].key
+        self.last = events[-1].key
+        self.joined = frames[0] if len(frames) == 1 else b"".join(frames)
+        """All frames, one behind the other."""
         self.told_all = 0
         """How many connections were sent the whole batch."""
         self.told = [0] * len(events)
         """How many were sent each event, besides those."""
-        self._joined: bytes | None = None
 
     @classmethod
     def of(cls, feed: Feed, events: Sequence[Event]) -> Batch:
         """Encode events."""
         return cls(events, [event_frame(event, feed.cursor(event.key)) for event in events])
 
-    @property
-    def joined(self) -> bytes:
-        """All frames, one behind the other."""
-        if self._joined is None:
-            self._joined = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        return self._joined
-
     def by_owner(self) -> dict[str, Batch]:
-        """Return the part of each owner; empty for an empty batch."""
+        """Return the part of each owner."""
         if len({event.task.owner for event in self.events}) == 1:
             return {self.events[0].task.owner: self}
         parts: dict[str, tuple[list[Event], list[bytes]]] = {}

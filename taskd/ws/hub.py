@@ -346,7 +346,7 @@ class Hub:
         for owner, part in parts.items():
             # Copies, because who is too far behind is closed and leaves meanwhile.
             for connection in tuple(self._registry.of_owner(owner)):
-                if not connection.user.sees_all:
+                if not connection.sees_all:
                     connection.deliver(part)
         for connection in tuple(self._registry.seeing_all()):
             connection.deliver(batch)

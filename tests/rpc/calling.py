@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 from taskd.metrics.catalog import Catalog
 from taskd.rpc.accept import make_server
 from taskd.rpc.calls import Calls
+from taskd.rpc.hot import HotAnswers
 from taskd.rpc.peers import Peers
 from taskd.rpc.sever import sever
 from taskd.runtime.supervisor import Supervisor
@@ -148,7 +149,9 @@ async def answering(service: Service, *, gate: Gate | None = None, **options: An
     port = 0
     supervisor = Supervisor()
     peers = Peers(lambda doomed: sever(doomed, port), supervisor)
-    calls = Calls(gate or trusting(), catalog, peers, **options)
+    gate = gate or trusting()
+    hot = HotAnswers(lambda view: False, gate.believes)
+    calls = Calls(gate, catalog, peers, hot, **options)
     descriptor = pb.DESCRIPTOR.services_by_name["TaskService"]
     services = {descriptor.full_name: calls.handlers(descriptor, service)}
     server = make_server(services, calls.others(), {}, peers, supervisor)

@@ -158,6 +158,29 @@ async def test_a_slow_consumer_is_closed_and_misses_nothing_when_it_comes_back()
         assert got == [served.cursor(n) for n in range(1, 61)]
 
 
+async def test_what_is_not_taken_of_an_event_counts_from_that_event_on() -> None:
+    async with serving() as served:
+        with await slow(served):
+            await eventually(lambda: served.hub.connections == 1)
+            (connection,) = served.hub._registry.all()
+            for number in range(1000):
+                served.log.write(replace(make_task(number=number), payload_json='{"x":"' + "y" * 20_000 + '"}'))
+                assert served.hub._unsent.held == connection.behind
+                if connection.behind:
+                    break
+            assert connection.behind
+
+
+async def test_of_events_that_come_together_no_more_waits_than_of_single_ones() -> None:
+    async with serving() as served:
+        with await slow(served):
+            await eventually(lambda: served.hub.connections == 1)
+            (connection,) = served.hub._registry.all()
+            served.log.write(*(replace(make_task(number=n), payload_json=BIG) for n in range(60)))
+            assert served.hub.closed == {"slow consumer": 1}
+            assert 0 < connection.behind <= 1024 * 1024 + len(BIG) + 4096
+
+
 async def test_a_slow_consumer_that_reads_on_is_told() -> None:
     async with serving() as served, served.socket(options={"max_queue": 1}) as socket:
         await receive(socket)
