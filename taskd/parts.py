@@ -197,6 +197,7 @@ class Parts:
         """The log is another one: whoever follows it comes back and is told so."""
         self.front.begin_anew()
         self.census.begin_anew()
+        self.claims.begin_anew()
         if self.grpc is not None:
             self.grpc.watches.reset()
 

@@ -161,7 +161,7 @@ class Calls:
             begun = self._clock()
             said: Said = (name, request, context.invocation_metadata())  # type: ignore[assignment]
             if (again := self._again(said, context)) is not None:
-                await context.send_initial_metadata((("x-request-id", self._hot.new_id()),))
+                await context.send_initial_metadata((("x-request-id", log.new_request_id()),))
                 self._catalog.grpc_requests.labels(name, Code.OK.name).inc()
                 seconds.observe(self._clock() - begun)
                 return again

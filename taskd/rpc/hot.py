@@ -10,10 +10,8 @@ id, or a trace, is one of its own.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 
 from taskd.cache.ttl import TTLCache
 from taskd.clock import Clock, monotonic
@@ -65,9 +63,6 @@ class HotAnswers:
         self._still = still
         self._believes = believes
         self._kept: TTLCache[Said, Hot] = TTLCache(ttl=KEPT_FOR, entries=KEPT, size=KEPT_BYTES, clock=clock)
-        # Ids that nobody else gives: of this process, and then of one answer.
-        self._process = os.urandom(8).hex()
-        self._numbers = count()
 
     def find(self, said: Said) -> bytes | None:
         """Return the answer to a call, if it is known and may be given."""
@@ -78,10 +73,6 @@ class HotAnswers:
             self._kept.pop(said)
             return None
         return hot.shown.body
-
-    def new_id(self) -> str:
-        """Return an id for a call that is answered so."""
-        return f"{self._process}{next(self._numbers):016x}"
 
     def keep(self, said: Said, user: User, shown: Shown) -> None:
         """Keep an answer that is about to be given, if it may be given again."""

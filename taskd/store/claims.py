@@ -75,7 +75,8 @@ class ClaimStore:
     async def _claim(self, lease: UUID, kinds: Sequence[str], limit: int) -> tuple[list[Task], int]:
         """Return what was claimed, and how many had been seen."""
         began = self._clock()
-        look = self._passed.begin(kinds, began, follows=self._follows)
+        passed = self._passed
+        look = passed.begin(kinds, began, follows=self._follows)
         claimed: list[Task] = []
         try:
             rows = await self._database.fetch(
@@ -90,7 +91,7 @@ class ClaimStore:
             claimed = [task_of(row) for row in rows if row["id"] is not None]
         finally:
             now = self._clock()
-            self._passed.end(look, [(task.kind, -task.priority, task.id) for task in claimed], now - began, now)
+            passed.end(look, [(task.kind, -task.priority, task.id) for task in claimed], now - began, now)
         if claimed:
             self._committed()
             self._observe_waits(rows)
@@ -101,6 +102,10 @@ class ClaimStore:
         for event in events:
             if event.task.status is Status.NEW:
                 self._passed.readied(event.task.kind, event.task.priority, event.task.id)
+
+    def begin_anew(self) -> None:
+        """The database is another one: look from the front."""
+        self._passed = Passed()
 
     def finish(self, outcome: Outcome) -> asyncio.Future[Status | None]:
         """Store how an attempt ended, and return what the task is now; None: refused, it no longer is that lease's."""
