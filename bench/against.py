@@ -19,7 +19,7 @@ from typing import Protocol, cast
 
 from bench.report import Row, machine, write
 
-NAMES = ("rest",)
+NAMES = ("rest", "footprint")
 """Modules of bench/, each of which measures something."""
 
 
