@@ -81,8 +81,8 @@ class Statements:
 
     def connections(self) -> int:
         """Return how many connections others have."""
-        count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        return int(self.ask(count)[0][0])
+        others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        return int(self.ask(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")[0][0])
 
 
 def serve(url: str, *flags: str, token: str = "") -> Server:
@@ -231,8 +231,8 @@ def measure(extent: Extent) -> tuple[str, list[Row]]:
             start.add(TASKD, Sample(until_ready(serve(url)) * 1000))
             start.add("taskd without gRPC", Sample(until_ready(serve(url, "--grpc", "off")) * 1000))
             start.add(CORE, Sample(interpreter(IMPORTS) * 1000))
-            last = ", ".join(f"{row.name} {those[-1].value:.2f}" for row in found.values() for those in [row.samples[TASKD]])
-            tell(f"{number + 1}/{extent.rounds} {last}")
+            last = (f"{row.name}: {row.samples[TASKD][-1].value:.2f} {row.unit}" for row in found.values())
+            tell(f"{number + 1}/{extent.rounds} {', '.join(last)}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     words = f"{extent.rounds} rounds; {connections} connections to the database; event loop: {loop}."
     return words, list(found.values())
