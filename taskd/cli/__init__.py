@@ -18,6 +18,7 @@ COMMANDS = {
     "token": "make, list and revoke the tokens that callers show",
     "health": "ask the server on this machine whether it is ready",
     "task": "create, read, find and follow tasks of a running server",
+    "bench": "measure a running server: REST, queue and sockets",
     "openapi": "print the OpenAPI document",
 }
 
