@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", default="echo", help="of the queue's tasks, which a worker must have (echo)")
     parser.add_argument("--patience", metavar="N", type=_positive, default=10.0, help="seconds for a worker (10)")
     parser.add_argument("--sockets", metavar="N", type=_count, default=8, help="that an event goes to (8)")
-    parser.add_argument("--rate", metavar="N", type=_positive, default=100.0, help="tasks a second for one socket (100)")
+    parser.add_argument("--rate", metavar="N", type=_positive, default=100.0, help="tasks a second to a socket (100)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -24,7 +24,6 @@ class Driver(Caller):
         super().__init__(target)
         self._requests = requests
         self._on_answer = on_answer
-        self._request = b""
         self._begun = 0.0
         self._until = 0.0
         self._done: asyncio.Future[None] | None = None
@@ -36,7 +35,10 @@ class Driver(Caller):
         self._done = loop.create_future()
         self._until = perf_counter() + seconds
         self._next()
-        await self._guarded(asyncio.shield(self._done), seconds + ANSWER_WITHIN)
+        try:
+            await self._guarded(asyncio.shield(self._done), seconds + ANSWER_WITHIN)
+        finally:
+            self._until = 0.0
 
     def _next(self) -> None:
         request = None if perf_counter() >= self._until else next(self._requests, None)
@@ -45,24 +47,20 @@ class Driver(Caller):
             if self._done is not None and not self._done.done():
                 self._done.set_result(None)
             return
-        self._request = request
-        self._ask()
-
-    def _ask(self) -> None:
-        assert self._done is not None
-        if self._done.cancelled() or self._transport is None:
-            return
+        if self._transport is None:
+            return  # whoever lost it has said so
         # What `Caller` waits for at the end, so that no change is left half known.
         self._answer = asyncio.get_running_loop().create_future()
         self._begun = perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(request)
 
     def _settle(self, answer: Answer) -> None:
         took = perf_counter() - self._begun
         super()._settle(answer)
         if answer.status == 429:
             self._target.limited += 1
-            asyncio.get_running_loop().call_later(answer.pause, self._ask)
+            rest = max(0.0, self._until - perf_counter())
+            asyncio.get_running_loop().call_later(min(answer.pause, rest), self._next)
             return
         try:
             self._on_answer(answer, took)

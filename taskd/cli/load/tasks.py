@@ -61,7 +61,8 @@ class Tasks:
     def body(self, kind: str = KIND) -> dict[str, Any]:
         """Return what a task is made of. Of `KIND`, it waits; of another, it is for a worker."""
         self._kinds.add(kind)
-        made: dict[str, Any] = {"title": "taskd bench", "kind": kind, "payload": {"bench": self._mark, "name": "a.mov", "size": 12}}
+        payload = {"bench": self._mark, "name": "a.mov", "size": 12}
+        made: dict[str, Any] = {"title": "taskd bench", "kind": kind, "payload": payload}
         if kind == KIND:
             # By this clock: half a day is more than two clocks are apart.
             made["run_at"] = (datetime.now(UTC) + timedelta(days=1)).isoformat()
