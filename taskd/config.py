@@ -38,7 +38,7 @@ from taskd.settings import (
 _POSTGRES = ("postgresql", "postgres")
 _CONFIG_VARIABLE = "TASKD_CONFIG"
 TOKEN_VARIABLE = "TASKD_TOKEN"
-"""The token of who calls a server by `taskd task`: no setting of one."""
+"""The token of who calls a server by `taskd task` or `taskd bench`: no setting of one."""
 
 
 @dataclass(frozen=True, slots=True)
