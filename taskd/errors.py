@@ -24,7 +24,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from taskd.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ read it in that order while transactions are still open.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from taskd.domain.codec import encode_event
 from taskd.domain.model import Status, Task
+from taskd.record import dataclass
 
 
 class EventType(StrEnum):

@@ -11,7 +11,6 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -22,6 +21,7 @@ from taskd.domain.fields import Choice, Integer, ListOf, Text
 from taskd.domain.forms import KIND, Entry, Form
 from taskd.domain.model import Status, Task, User
 from taskd.errors import Fault, Invalid
+from taskd.record import dataclass
 
 MAX_QUERY = 1000
 

@@ -6,7 +6,8 @@ import asyncio
 import resource
 import socket
 import struct
-from dataclasses import dataclass
+
+from taskd.record import dataclass
 
 RESERVED = 96
 """For what is not a client: database, listener, Redis, gRPC's own, files; and for connections that are being accepted

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from taskd.cli.screen import printable
+from taskd.record import dataclass
 
 _RED = 31
 
