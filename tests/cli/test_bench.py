@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from taskd.cli.bench import Progress
 from taskd.domain.model import Role
 from tests.access.certificates import Authority
 from tests.cli.test_commands import Ended, taskd
@@ -116,6 +120,17 @@ async def test_certificates_are_looked_at(database_url: str, tmp_path: Path) -> 
         ended = await bench(server, "--ca", str(authority.file), "sockets")
         assert ended.code == 0, ended.err
         assert (await bench(server)).code == 3
+
+
+def test_a_terminal_is_shown_how_far_it_is_and_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_terminal in (True, False):
+        shown = io.StringIO()
+        monkeypatch.setattr(shown, "isatty", lambda answer=is_terminal: answer)
+        monkeypatch.setattr(sys, "stderr", shown)
+        progress = Progress()
+        progress("made 1 of 2 tasks\x07")
+        progress.clear()
+        assert shown.getvalue() == ("\r\x1b[Kmade 1 of 2 tasks� …\r\x1b[K" if is_terminal else "")
 
 
 async def test_a_server_that_is_not_there_is_said_so() -> None:
