@@ -36,7 +36,7 @@ async def latency(target: Target, tasks: Tasks, rate: float, seconds: float, tel
     row = Row(f"POST to event, {rate:g} tasks/s", "events/s")
     tell(f"{row.name}, {seconds:g} s")
     limited = target.limited
-    mark, came, sent = tasks.mark.encode(), dict[str, float](), dict[str, float]()
+    mark, came, sent = tasks.mark_of("latency"), dict[str, float](), dict[str, float]()
     complete = asyncio.Event()
 
     def on_event(message: bytes, at: float) -> None:
@@ -46,7 +46,7 @@ async def latency(target: Target, tasks: Tasks, rate: float, seconds: float, tel
                 complete.set()
 
     listener = Listener(target, "bench-latency", on_event)
-    body = target.request("POST", "/tasks", tasks.body())
+    body = target.request("POST", "/tasks", tasks.body(row="latency"))
     begun = perf_counter()
     turns = iter(range(number))
 
@@ -78,7 +78,7 @@ async def fan_out(target: Target, tasks: Tasks, number: int, tell: Progress) -> 
     row = Row(f"events to {number} sockets", "events/s", number=number * EVENTS)
     tell(f"opening {number} sockets")
     limited = target.limited
-    mark = tasks.mark.encode()
+    mark = tasks.mark_of("fan-out")
     left, last = number * EVENTS, 0.0
     complete = asyncio.Event()
 
@@ -96,7 +96,7 @@ async def fan_out(target: Target, tasks: Tasks, number: int, tell: Progress) -> 
         _see_that_open(all_of_them)
         tell(f"{EVENTS} events to each of {number} sockets")
         begun = perf_counter()
-        await tasks.make(EVENTS)
+        await tasks.make(EVENTS, row="fan-out")
         await _wait(complete, all_of_them)
         if left:
             raise Refused(f"{left} of {row.number} events did not come in time")

@@ -58,10 +58,14 @@ class Tasks:
         """Stands in the payload of each."""
         return self._mark
 
-    def body(self, kind: str = KIND) -> dict[str, Any]:
+    def mark_of(self, row: str) -> bytes:
+        """Stands in the events of the tasks of one row, and in no others: those of a row before may still come."""
+        return f"{self._mark}.{row}.".encode()
+
+    def body(self, kind: str = KIND, row: str = "") -> dict[str, Any]:
         """Return what a task is made of. Of `KIND`, it waits; of another, it is for a worker."""
         self._kinds.add(kind)
-        payload = {"bench": self._mark, "name": "a.mov", "size": 12}
+        payload = {"bench": self._mark, "row": self.mark_of(row).decode(), "size": 12}
         made: dict[str, Any] = {"title": "taskd bench", "kind": kind, "payload": payload}
         if kind == KIND:
             # By this clock: half a day is more than two clocks are apart.
@@ -87,12 +91,12 @@ class Tasks:
         except (KeyError, TypeError):
             raise Unavailable("what answers there is no taskd") from None
 
-    async def make(self, number: int, kind: str = KIND) -> list[str]:
+    async def make(self, number: int, kind: str = KIND, row: str = "") -> list[str]:
         """Make so many, and return their ids."""
         ids: list[str] = []
         async with Caller(self._target) as caller:
             while len(ids) < number:
-                body = {"tasks": [self.body(kind)] * min(BATCH, number - len(ids))}
+                body = {"tasks": [self.body(kind, row)] * min(BATCH, number - len(ids))}
                 answer = await caller.call("POST", "/tasks/batch", body)
                 ids += [task["id"] for task in created(answer)["tasks"]]
                 self._progress(f"made {len(ids)} of {number} tasks")
