@@ -10,12 +10,12 @@ import argparse
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taskd.domain.token import TOKEN
 from taskd.errors import ConfigError
-from taskd.record import dataclass
 from taskd.settings import (
     Address,
     Bounds,

@@ -24,8 +24,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from taskd.record import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

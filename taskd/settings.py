@@ -12,10 +12,9 @@ import math
 import re
 import urllib.parse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-from taskd.record import dataclass
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -7,13 +7,12 @@ wrong leaves what was there.
 from __future__ import annotations
 
 import ssl
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from taskd.config import Settings
 from taskd.errors import ConfigError
-from taskd.record import dataclass
 
 TRIES = 5
 """Times that files are read which are changed meanwhile: the standard library loads a certificate only from files."""

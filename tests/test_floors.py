@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "taskd"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("record", "errors", "clock", "domain"),
+    ("errors", "clock", "domain"),
     ("v1", "settings", "config", "log", "runtime", "cache", "metrics", "http1", "tls"),
     ("store",),
     ("service",),

@@ -12,10 +12,10 @@ is to be kept is only ever an offer, dropped where there is no room.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from taskd.cache.port import Key, Ticket
-from taskd.record import dataclass
 
 MOST_ENDED = 10_000
 """Scopes that wait; about 2 MB. With more of them, ending everything is cheaper than ending each."""

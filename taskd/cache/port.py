@@ -17,9 +17,8 @@ All but `get` return at once, and hold at once for whoever asks through this sam
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
-
-from taskd.record import dataclass
 
 V = TypeVar("V")
 

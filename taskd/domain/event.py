@@ -6,6 +6,7 @@ read it in that order while transactions are still open.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -13,7 +14,6 @@ from typing import NamedTuple
 
 from taskd.domain.codec import encode_event
 from taskd.domain.model import Status, Task
-from taskd.record import dataclass
 
 
 class EventType(StrEnum):

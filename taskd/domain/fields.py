@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
 from taskd.domain.codec import MAX_DEPTH, Repeated, dump_json
-from taskd.record import dataclass
 
 Schema = dict[str, Any]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +16,6 @@ from taskd.domain.codec import Repeated
 from taskd.domain.fields import Bad, Choice, Field, Integer, JsonObject, ListOf, Number, Schema, Text, Time, shown
 from taskd.domain.model import ListQuery, NewTask, Role, Status, User
 from taskd.errors import Fault, Forbidden, Invalid
-from taskd.record import dataclass
 
 MAX_PAYLOAD = 256 * 1024
 MAX_BATCH = 1000

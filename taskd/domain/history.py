@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
 from taskd.domain.cursor import decode_place, encode_place
@@ -14,7 +15,6 @@ from taskd.domain.event import Event
 from taskd.domain.fields import Integer, Text
 from taskd.domain.forms import Entry, Form
 from taskd.errors import Fault, Invalid
-from taskd.record import dataclass
 
 HISTORY = Form(
     {

@@ -8,14 +8,12 @@ through the process without anybody reading their payload.
 from __future__ import annotations
 
 import json
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 from uuid import UUID
-
-from taskd.record import dataclass
 
 
 class Status(StrEnum):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
 from taskd.domain.retry import RetryPolicy
-from taskd.record import dataclass
 
 
 class Ending(StrEnum):

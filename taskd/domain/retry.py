@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-
-from taskd.record import dataclass
+from dataclasses import dataclass
 
 
 class Retry(Exception):

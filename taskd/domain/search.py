@@ -11,6 +11,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -21,7 +22,6 @@ from taskd.domain.fields import Choice, Integer, ListOf, Text
 from taskd.domain.forms import KIND, Entry, Form
 from taskd.domain.model import Status, Task, User
 from taskd.errors import Fault, Invalid
-from taskd.record import dataclass
 
 MAX_QUERY = 1000
 

@@ -10,10 +10,10 @@ import hashlib
 import re
 import secrets
 import string
+from dataclasses import dataclass
 from datetime import datetime
 
 from taskd.domain.model import Role
-from taskd.record import dataclass
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _LENGTH = 43

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from taskd.http1.limits import BadRequest
-from taskd.record import dataclass
 
 _MEMBER = re.compile(rb'[ \t]*(?:(W/)?"([!#-~\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
 

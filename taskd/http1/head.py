@@ -7,10 +7,10 @@ make two parsers in a row see different requests. A head that gets through here 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from taskd.http1.limits import BadRequest, Limits
-from taskd.record import dataclass
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from taskd.http1.head import Head, HeadMemo, parse_fields
 from taskd.http1.limits import BadRequest, Limits
-from taskd.record import dataclass
 
 __all__ = ["BadRequest", "Body", "Closed", "End", "Event", "Head", "HeadMemo", "Limits", "NeedData", "Parser"]
 

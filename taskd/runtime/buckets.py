@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from taskd.clock import Clock, monotonic
-from taskd.record import dataclass
 
 K = TypeVar("K", bound=Hashable)
 

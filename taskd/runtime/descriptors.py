@@ -6,8 +6,7 @@ import asyncio
 import resource
 import socket
 import struct
-
-from taskd.record import dataclass
+from dataclasses import dataclass
 
 RESERVED = 96
 """For what is not a client: database, listener, Redis, gRPC's own, files; and for connections that are being accepted

@@ -18,7 +18,7 @@ import hmac
 import ipaddress
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from taskd import log
 from taskd.cache.ttl import TTLCache
@@ -29,7 +29,6 @@ from taskd.domain.token import Token, authorization_of, digest_of
 from taskd.errors import Forbidden, RateLimited, Unauthenticated, Unavailable
 from taskd.http1.forwarded import Network, client_of
 from taskd.metrics.catalog import Catalog
-from taskd.record import dataclass
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.batcher import Batcher
 from taskd.runtime.buckets import Allowance, Buckets

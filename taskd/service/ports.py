@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -14,7 +14,6 @@ from taskd.domain.history import HistoryPage, HistoryQuery
 from taskd.domain.model import ListQuery, NewTask, Page, Task, User
 from taskd.domain.search import SearchPage, SearchQuery
 from taskd.domain.token import Token
-from taskd.record import dataclass
 
 
 class Tasks(Protocol):

@@ -10,11 +10,11 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from taskd.errors import ConfigError, StartError
-from taskd.record import dataclass
 
 OLDEST = 14
 """The oldest PostgreSQL that has all that the schema uses."""

@@ -16,10 +16,10 @@ worth of permissions and a slot that fills the disk when nobody reads).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from taskd.domain.event import Event, EventKey
-from taskd.record import dataclass
 from taskd.store.pool import Database
 from taskd.store.rows import event_of
 from taskd.store.statements import load

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from taskd.clock import Clock
 from taskd.http1.head import HeadMemo
 from taskd.http1.limits import Limits
 from taskd.metrics.catalog import Catalog
-from taskd.record import dataclass
 from taskd.runtime.budget import Budget
 from taskd.runtime.supervisor import Supervisor
 from taskd.web.message import Handler, Request, Response

@@ -16,6 +16,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 
 from taskd.cache.ttl import TTLCache
@@ -24,7 +25,6 @@ from taskd.domain.model import User
 from taskd.http1.encode import http_date, response_head
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.registry import Counter, Histogram
-from taskd.record import dataclass
 from taskd.service.ports import View
 from taskd.web.answers import PIECE
 from taskd.web.message import Request, Response

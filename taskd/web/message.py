@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -12,7 +12,6 @@ from taskd.domain.codec import read_json
 from taskd.domain.model import User
 from taskd.errors import Malformed, UnsupportedMedia
 from taskd.http1.head import Head
-from taskd.record import dataclass
 from taskd.runtime.buckets import Allowance
 from taskd.service.ports import View
 

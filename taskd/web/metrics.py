@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from taskd.domain.access import Access
 from taskd.domain.codec import dump_json
@@ -13,7 +14,6 @@ from taskd.http1.accept import best
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.expose import OPEN_METRICS, TEXT, open_metrics, text
 from taskd.metrics.summary import summary
-from taskd.record import dataclass
 from taskd.web.message import JSON, Request, Response
 from taskd.web.router import Reply, Route
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from taskd.domain.access import Access
@@ -10,7 +11,6 @@ from taskd.domain.fields import Bad, Id
 from taskd.domain.forms import Entry, Form
 from taskd.errors import Fault, Invalid, NotAcceptable, NotFound, TaskdError
 from taskd.http1.accept import best
-from taskd.record import dataclass
 from taskd.web.message import JSON, Answer, Handler, Request, Response
 from taskd.web.problem import of_status
 

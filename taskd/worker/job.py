@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from taskd.domain.model import Task
-from taskd.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID, uuid4
 
 from taskd.clock import Clock, monotonic
 from taskd.errors import Unavailable
-from taskd.record import dataclass
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 from taskd.domain.model import Task
 from taskd.domain.outcome import Ending, ending_of_failure, wait_before_retry
 from taskd.domain.retry import Retry, RetryPolicy
-from taskd.record import dataclass
 from taskd.worker.registry import Handler
 from taskd.worker.result import Ended, Failed, GivenBack, Returned, error_message, error_type
 

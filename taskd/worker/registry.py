@@ -10,14 +10,13 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from taskd.domain.fields import Bad
 from taskd.domain.forms import KIND
 from taskd.domain.retry import RetryPolicy
 from taskd.errors import ConfigError
-from taskd.record import dataclass
 
 MARK = "__taskd_handles__"
 

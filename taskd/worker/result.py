@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import dataclass
 
 from taskd.domain.codec import dump_json
 from taskd.domain.fields import json_fault
-from taskd.record import dataclass
 
 MAX_RESULT = 1024 * 1024
 """Bytes of a result as compact UTF-8 JSON; as much as a request may bring in."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -19,7 +19,6 @@ from taskd.clock import Clock
 from taskd.domain.model import Task, User
 from taskd.domain.outcome import Report
 from taskd.domain.retry import RetryPolicy
-from taskd.record import dataclass
 from taskd.runtime.supervisor import Supervisor
 from taskd.worker.attempt import BaseAttempt
 from taskd.worker.execute import Executor

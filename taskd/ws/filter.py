@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,6 @@ from taskd.domain.fields import Choice, Id, ListOf
 from taskd.domain.forms import KIND, Entry, Form
 from taskd.domain.model import Status
 from taskd.errors import Fault, Invalid
-from taskd.record import dataclass
 
 MAX_KINDS = 100
 MAX_TASKS = 1000

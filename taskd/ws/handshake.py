@@ -11,6 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from logging import WARNING, getLogger
 
@@ -28,7 +29,6 @@ from taskd.http1.encode import response_head
 from taskd.http1.head import Head
 from taskd.http1.limits import BadRequest
 from taskd.http1.target import split
-from taskd.record import dataclass
 from taskd.service.auth import TooManyCalls
 from taskd.ws.protocol import SocketProtocol
 

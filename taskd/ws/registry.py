@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from taskd.domain.model import User
-from taskd.record import dataclass
 
 
 class Member(Protocol):

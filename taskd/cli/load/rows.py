@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from taskd.cli.screen import printable
-from taskd.record import dataclass
 
 _RED = 31
 

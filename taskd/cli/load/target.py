@@ -7,12 +7,12 @@ import json
 import math
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from taskd import __version__
 from taskd.errors import ConfigError, TaskdError, Unavailable
-from taskd.record import dataclass
 from taskd.ws.client import ClientSocket, SocketRefused, connect
 
 CONNECT_WITHIN = 10.0
