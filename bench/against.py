@@ -19,7 +19,7 @@ from typing import Protocol, cast
 
 from bench.report import Row, machine, write
 
-NAMES = {name: f"bench.{name}" for name in ("rest", "queue", "growth", "fanout", "latency")} | {
+NAMES = {name: f"bench.{name}" for name in ("rest", "queue", "growth", "fanout", "latency", "footprint")} | {
     "grpc": "bench.grpc_get"
 }
 """What can be measured, and the modules that do; none is named as a package that it measures."""

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID, uuid4
 
-from bench.start import ENVIRONMENT, ready
+from bench.footprint import ENVIRONMENT, ready
 from taskd.cache.memory import MemoryCache
 from taskd.cache.port import Key
 from taskd.domain.event import Event, EventKey, EventType

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from taskd.config import Settings, validate_start
 from taskd.domain.retry import RetryPolicy
 from taskd.errors import StartError
+from taskd.runtime.loading import no_collection
 from taskd.service.local import LocalTasks
 from taskd.worker.registry import Registry
 
@@ -129,12 +130,15 @@ class Taskd:
     async def _make(self) -> Parts | Gateway:
         # Each imported only where it is used: a gateway has no database, and others need no gRPC.
         if self.settings.upstream is not None:
-            from taskd.gateway import Gateway
+            with no_collection():
+                from taskd.gateway import Gateway
 
-            return Gateway(self.settings, self.settings.upstream)
-        from taskd.parts import Parts
+                return Gateway(self.settings, self.settings.upstream)
+        url = await self._database_url()
+        with no_collection():
+            from taskd.parts import Parts
 
-        return Parts(self.settings, await self._database_url(), self.registry)
+            return Parts(self.settings, url, self.registry)
 
     def reload(self) -> None:
         """Read the certificates again, after they were renewed; who is connected stays so.

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +36,7 @@ from taskd.settings import (
 _POSTGRES = ("postgresql", "postgres")
 _CONFIG_VARIABLE = "TASKD_CONFIG"
 TOKEN_VARIABLE = "TASKD_TOKEN"
-"""The token of who calls a server by `taskd task`: no setting of one."""
+"""The token of who calls a server by `taskd task` or `taskd bench`: no setting of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +343,9 @@ with one line that names it. For embedding, `Taskd(cache_ttl=5)` takes the same 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
+        # Imported only where it is used, as `difflib` below: most starts need neither.
+        import tomllib
+
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"can't read the configuration file {path}: {error.strerror}") from None
@@ -359,6 +360,8 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> No
     known = list(known)
     for name in names:
         if name not in known:
+            import difflib
+
             alike = difflib.get_close_matches(name, known, 1)
             shown = name if name.isprintable() else ascii(name)
             raise ConfigError(f"unknown {what} {shown}" + (f"; did you mean {alike[0]}?" if alike else ""))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from taskd import __version__
 from taskd.errors import ConfigError, Invalid, TaskdError, Unavailable
+from taskd.runtime.loading import no_collection
 
 COMMANDS = {
     "demo": "run everything with an embedded PostgreSQL and sample handlers",
@@ -18,6 +19,7 @@ COMMANDS = {
     "token": "make, list and revoke the tokens that callers show",
     "health": "ask the server on this machine whether it is ready",
     "task": "create, read, find and follow tasks of a running server",
+    "bench": "measure a running server: REST, queue and sockets",
     "openapi": "print the OpenAPI document",
 }
 
@@ -35,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         # Only the command that runs is imported: a start should not wait for the others.
         if words[:1] == [name]:
-            importlib.import_module(f"taskd.cli.{name}").add_arguments(command)
+            with no_collection():
+                module = importlib.import_module(f"taskd.cli.{name}")
+            module.add_arguments(command)
     asked = parser.parse_args(words)
     try:
         code: int = importlib.import_module(f"taskd.cli.{asked.command}").run(asked)

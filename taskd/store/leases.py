@@ -20,6 +20,9 @@ MISSED = 4.0
 """Seconds without renewal after which a lease is dead when its lock is free: the lock is lost with each connection,
 so it alone proves nothing."""
 
+OVERDUE = 2.5
+"""Seconds without renewal after which a process is looked at more closely; it renews every 2."""
+
 GRACE = 6.0
 """Seconds after the server's start in which no lease is called dead."""
 
@@ -57,11 +60,11 @@ class LeaseStore:
 
     async def renew(self, lease: UUID) -> Renewal:
         """Renew a lease for `EXPIRES` seconds."""
-        others = await self._database.fetchval(_SQL["renew"], lease, EXPIRES)
-        if others is None:
+        row = await self._database.fetchrow(_SQL["renew"], lease, EXPIRES, OVERDUE)
+        if row is None:
             return Renewal(False, 0, ())
-        rows = await self._database.fetch(_SQL["cancelled"], lease)
-        return Renewal(True, others, tuple((row["task_id"], row["attempt"]) for row in rows))
+        cancelled = zip(row["task_ids"], row["attempts"], strict=True)
+        return Renewal(True, row["others"], tuple(cancelled), row["overdue"])
 
     async def end(self, lease: UUID) -> None:
         """Remove a lease; what it still holds is rescued."""
@@ -73,6 +76,9 @@ class LeaseStore:
         Returns:
             The number of tasks; `limit` means that there may be more.
         """
+        # Nearly always there is nothing, and one statement says so.
+        if not await self._database.fetchval(_SQL["left"], self._grace, MISSED):
+            return 0
         async with self._database.transaction() as session:
             dead = [row["lease"] for row in await session.fetch(_SQL["dead"], self._grace, MISSED)]
             rescued = await session.fetch(_SQL["rescue"], dead, limit)

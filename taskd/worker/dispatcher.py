@@ -1,8 +1,8 @@
 """Claims ready tasks for free slots, and makes scheduled ones ready when their time comes.
 
-It claims when it is woken (a task became ready, a slot became free) and every few seconds anyway. While one claim is
-under way further wake-ups add up to one more look, and that one claims for all slots that became free meanwhile: few
-claims when there is much to do.
+It claims when it is woken: a task became ready, a slot became free, or a look every few seconds found ready tasks.
+While one claim is under way further wake-ups add up to one more look, and that one claims for all slots that became
+free meanwhile: few claims when there is much to do.
 """
 
 from __future__ import annotations
@@ -177,13 +177,20 @@ class Promoter:
 
 
 class WaitingKinds:
-    """Watches for ready tasks that nobody here can process: they stay `new`, and somebody should know."""
+    """Looks every few seconds for ready tasks, whatever wake-ups there were.
 
-    def __init__(self, queue: Queue, handles: Callable[[str], bool], supervisor: Supervisor) -> None:
+    Those that nobody here can process stay `new`, and somebody should know. Of the others `on_ready` is told: if they
+    wait for want of a free slot, it finds that out without the database.
+    """
+
+    def __init__(
+        self, queue: Queue, handles: Callable[[str], bool], supervisor: Supervisor, on_ready: Callable[[], None]
+    ) -> None:
         self.kinds: tuple[str, ...] = ()
         """Kinds with ready tasks and without a handler in this process, at the last look."""
         self._queue = queue
         self._handles = handles
+        self._on_ready = on_ready
         self._service = Periodic("waiting kinds", self.run_once, supervisor, Backoff(0.5, 5.0))
 
     @property
@@ -204,6 +211,8 @@ class WaitingKinds:
         """Look once; return the seconds until the next look."""
         waiting = await self._queue.waiting_kinds()
         kinds = tuple(sorted(kind for kind in waiting if not self._handles(kind)))
+        if len(kinds) < len(waiting):
+            self._on_ready()
         if kinds != self.kinds:
             self.kinds = kinds
             if kinds:

@@ -105,6 +105,8 @@ class LeaseKeeper:
         """Other processes that were registered at the last renewal."""
         self.on_others: Callable[[int], None] = _nobody_asked
         """Told of their number at each renewal."""
+        self.on_overdue: Callable[[bool], None] = _nobody_asked
+        """Told at each renewal whether one of them has not renewed in time."""
         self._leases = leases
         self._role = role
         self._name = name
@@ -227,6 +229,7 @@ class LeaseKeeper:
                 self.on_others(0)
             self.others = renewal.others
             self.on_others(renewal.others)
+            self.on_overdue(renewal.overdue)
             if not had_trust:
                 self._holder.gained()
         for task_id, attempt in renewal.cancelled:
@@ -253,7 +256,7 @@ class LeaseKeeper:
         self._renewing.wake()
 
 
-def _nobody_asked(others: int) -> None:
+def _nobody_asked(_: int | bool) -> None:
     """Stands for whoever wants to know of other processes, when nobody does."""
 
 

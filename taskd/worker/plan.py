@@ -14,6 +14,9 @@ from taskd.worker.result import Ended, Failed, GivenBack, Returned, error_messag
 POLL = 5.0
 """Seconds after which the queue is looked at though nothing asked for it: a lost wake-up costs no more than this."""
 
+RARELY = 30.0
+"""Seconds after which a queue that was found empty is claimed from again, if nothing has woken the claim: every `POLL`
+seconds one look at which kinds wait does, where there is any."""
 
 MOST_CLAIMED = 500
 """Tasks claimed in one statement: workers elsewhere may have any number of free slots together, and tasks are large."""
@@ -99,7 +102,7 @@ def claimable(free: int, *, trusted: bool, draining: bool, kinds: int) -> int:
 
 def pause_after_claim(asked: int, got: int) -> float:
     """Return the seconds until the next look: at once when there may be more than were asked for."""
-    return 0.0 if asked and got >= asked else POLL
+    return 0.0 if asked and got >= asked else RARELY
 
 
 def pause_after_promote(next_due: float | None) -> float:

@@ -13,8 +13,11 @@ from taskd.worker.ports import Leases
 
 logger = logging.getLogger("taskd.worker")
 
-EVERY = 1.0
-"""Seconds between looks; with a lease of 6 s a dead process's tasks run again within 8."""
+EVERY = 5.0
+"""Seconds between looks while all renew their leases in time: for what one left behind that ended its own."""
+
+CLOSELY = 1.0
+"""Seconds between looks while one does not; with a lease of 6 s a dead process's tasks run again within 8."""
 
 BATCH = 500
 """Tasks taken back in one transaction."""
@@ -42,6 +45,7 @@ class Reaper:
         self._leases = leases
         self._on_rescued = on_rescued
         self._clock = clock
+        self._suspects = False
         self._service = Periodic("reaper", self.run_once, supervisor, Backoff(0.1, 2.0))
 
     def start(self) -> None:
@@ -52,6 +56,12 @@ class Reaper:
         """Look no more. Safe twice, and before `start`."""
         await self._service.stop()
 
+    def suspect(self, overdue: bool) -> None:
+        """Say whether some process has not renewed its lease in time."""
+        if overdue and not self._suspects:
+            self._service.wake()
+        self._suspects = overdue
+
     async def run_once(self) -> float:
         """Take back one batch; return the seconds until the next."""
         began = self._clock()
@@ -61,4 +71,6 @@ class Reaper:
             self.rescued += number
             logger.warning("took back %d tasks of processes that are gone", number)
             self._on_rescued()
-        return 0.0 if number >= BATCH else max(EVERY, min(SHARE * took, LONGEST))
+        if number >= BATCH:
+            return 0.0
+        return max(CLOSELY if self._suspects else EVERY, min(SHARE * took, LONGEST))

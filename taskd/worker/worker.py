@@ -83,8 +83,9 @@ class Worker:
         self.pool = Pool(self._attempt, self.executor, self.reporter, supervisor, slots, self._slot_freed, self.early)
         self.dispatcher = Dispatcher(queue, self.keeper, self.pool, lambda: registry.kinds, supervisor)
         self.crews = Crews(queue, self.keeper, self.executor, self.reporter, supervisor, self.early, clock=clock)
-        self.waiting = WaitingKinds(queue, self._handles, supervisor)
+        self.waiting = WaitingKinds(queue, self._handles, supervisor, self.wake)
         self.reaper = Reaper(leases, supervisor, lambda: self.promoter.due_in(0.0), clock=clock)
+        self.keeper.on_overdue = self.reaper.suspect
         self.cleaner = Cleaner(sweep, supervisor, clock=clock)
 
     async def start(self) -> None:

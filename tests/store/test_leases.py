@@ -57,6 +57,18 @@ async def test_renew_tells_of_others_and_of_cancelled_tasks(
     assert await leases.renew(other) == Renewal(False, 0, ())
 
 
+async def test_renew_tells_whether_another_has_missed_a_renewal(
+    leases: LeaseStore, lease: UUID, database: Database
+) -> None:
+    other = uuid4()
+    await leases.register(other, "api", "else")
+    assert not (await leases.renew(lease)).overdue
+    await database.execute(MISS, other, 3.0)
+    assert (await leases.renew(lease)).overdue
+    # Of one's own lease it says nothing: it is renewed just now.
+    assert not (await leases.renew(other)).overdue
+
+
 async def test_renewing_moves_the_end(leases: LeaseStore, lease: UUID, database: Database) -> None:
     await database.execute(EXPIRE, lease)
     # Expired, but nobody took it back: it lives again.

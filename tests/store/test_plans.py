@@ -136,7 +136,8 @@ async def test_promote_rescue_and_kinds(filled: Database) -> None:
     await expect(filled, load("claims")["promote"], [1000], "task_states_due")
     await expect(filled, load("claims")["waiting_kinds"], [], "task_states_ready")
     await expect(filled, load("leases")["rescue"], [[uuid4()], 100], "task_states_held")
-    await expect(filled, load("leases")["cancelled"], [uuid4()], "task_states_stopping")
+    await expect(filled, load("leases")["left"], [6.0, 4.0], "task_states_held")
+    await expect(filled, load("leases")["renew"], [uuid4(), 6.0, 2.5], "task_states_stopping")
     await expect(filled, load("sweep")["expired"], [86400 * 30, 100], "task_states_finished")
 
 

@@ -93,6 +93,10 @@ async def test_the_reaper_takes_back_in_batches(monkeypatch: pytest.MonkeyPatch)
         store.holders[store.add(status=Status.RUNNING)] = uuid4()
     one = reaper.Reaper(store, Supervisor(), lambda: told.append(1), clock=lambda: 0.0)
     assert [await one.run_once() for _ in range(3)] == [0.0, reaper.EVERY, reaper.EVERY]
+    one.suspect(True)
+    assert await one.run_once() == reaper.CLOSELY
+    one.suspect(False)
+    assert await one.run_once() == reaper.EVERY
     assert (one.rescued, len(told)) == (3, 2)
 
 

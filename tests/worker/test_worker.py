@@ -190,6 +190,19 @@ async def test_kinds_without_a_handler_wait_and_are_told_once(caplog: Any) -> No
         assert rig.worker.health().detail == "0 of 4 slots busy"
 
 
+async def test_a_task_of_which_nobody_was_told_is_found_by_the_look_at_what_waits() -> None:
+    rig = Rig()
+
+    async def work(task: Any, ctx: Any) -> None: ...
+
+    rig.registry.add("work", work)
+    async with running(rig):
+        await eventually(lambda: rig.store.claims)
+        task_id = rig.store.add()
+        await rig.worker.waiting.run_once()
+        await eventually(lambda: rig.store.status(task_id) is Status.DONE)
+
+
 async def test_no_more_waiting_kinds_are_told_of_than_a_line_can_hold(caplog: Any) -> None:
     rig = Rig()
     for number in range(1000):

@@ -6,23 +6,40 @@ ON CONFLICT (lease) DO UPDATE SET renewed_at = excluded.renewed_at, expires_at =
 
 -- name: renew
 -- A lease that has expired but was not taken back is still its owner's: after an outage of the database nothing is lost.
--- No row: it is gone.
+-- No row: it is gone. With it comes what its owner should know: how many others live, whether one has not renewed for
+-- longer than it should ($3), and the running tasks of this lease whose handlers are to be stopped.
 WITH renewed AS (
     UPDATE leases l SET renewed_at = t.now, expires_at = t.now + make_interval(secs => $2)
     FROM (SELECT clock_timestamp() AS now OFFSET 0) t
     WHERE l.lease = $1
     RETURNING l.lease
 )
-SELECT (SELECT count(*) FROM leases o WHERE o.lease <> $1 AND o.expires_at > clock_timestamp())::integer AS others
-FROM renewed
-
--- name: cancelled
--- Running tasks of a lease whose handlers are to be stopped.
-SELECT task_id, attempt FROM task_states WHERE status = 'running' AND lease = $1 AND cancel_requested_at IS NOT NULL
+SELECT o.others, o.overdue, c.task_ids, c.attempts
+FROM renewed,
+    (SELECT count(*) FILTER (WHERE expires_at > clock_timestamp())::integer AS others,
+        coalesce(bool_or(renewed_at < clock_timestamp() - make_interval(secs => $3)), false) AS overdue
+     FROM leases WHERE lease <> $1) o,
+    (SELECT coalesce(array_agg(task_id), '{}') AS task_ids, coalesce(array_agg(attempt), '{}') AS attempts
+     FROM task_states WHERE status = 'running' AND lease = $1 AND cancel_requested_at IS NOT NULL) c
 
 -- name: end
 -- The process stops in order.
 DELETE FROM leases WHERE lease = $1
+
+-- name: left
+-- Whether `dead` and `rescue` may have something to do, without taking a lock.
+WITH locks AS MATERIALIZED (
+    SELECT (classid::bigint << 32) | objid::bigint AS lock_key FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+SELECT EXISTS (SELECT FROM leases l
+        WHERE pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => $1)
+            AND (l.expires_at < clock_timestamp()
+                 OR (l.renewed_at < clock_timestamp() - make_interval(secs => $2)
+                     AND NOT EXISTS (SELECT FROM locks WHERE locks.lock_key = l.lock_key))))
+    OR EXISTS (SELECT FROM task_states s
+        WHERE s.status = 'running' AND NOT EXISTS (SELECT FROM leases l WHERE l.lease = s.lease))
 
 -- name: dead
 -- The leases whose process is dead, locked: expired, or without the advisory lock of its listener while it missed two
