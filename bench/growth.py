@@ -154,5 +154,6 @@ def measure(extent: Extent) -> tuple[str, Sequence[Row]]:
     snapshot = Row("claim and end under a snapshot that is held", "tasks/s", (Goal(0.7, SMALL),))
     with postgres(max_wal_size="4GB") as cluster:
         asyncio.run(turns(cluster, extent, size, held, {LARGE: large, HELD: snapshot}))
-    words = f"{extent.rounds} rounds of {WORK} tasks; {size} more in the large table, the snapshot held for {held:g} s."
+    work = 1000 if extent.mini else WORK
+    words = f"{extent.rounds} rounds of {work} tasks; {size} more in the large table, the snapshot held for {held:g} s."
     return words, [large, snapshot]
