@@ -86,8 +86,8 @@ def task_text(task: Task) -> str:
     """Return a task as JSON text, fields in the order of the contract."""
     created_at = format_time(task.created_at)
     # Of a task that nothing has happened to yet, these are one moment.
-    run_at = created_at if task.run_at is task.created_at else format_time(task.run_at)
-    updated_at = created_at if task.updated_at is task.created_at else format_time(task.updated_at)
+    run_at = created_at if task.run_at == task.created_at else format_time(task.run_at)
+    updated_at = created_at if task.updated_at == task.created_at else format_time(task.updated_at)
     return (
         f'{{"id":"{task.id}","owner":{encode_basestring(task.owner)},"kind":{encode_basestring(task.kind)}'
         f',"title":{encode_basestring(task.title)},"description":{encode_basestring(task.description)}'

@@ -58,7 +58,8 @@ def response_head(status: int, headers: Iterable[tuple[str, str]], *, now: float
     for name, value in headers:
         if not _is_token(name):
             raise ValueError("field name is not a token")
-        if not _GOOD_VALUE(value):
+        # All but the first look is for values that are no plain ASCII.
+        if not (value.isascii() and value.isprintable()) and not _GOOD_VALUE(value):
             raise ValueError(f"value of {name} has a control character")
         text += f"{name}: {value}\r\n"
     return f"{text}\r\n".encode("latin-1")

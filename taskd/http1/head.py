@@ -159,7 +159,7 @@ def _target(method: str, target: bytes, limits: Limits) -> None:
     if len(target) > limits.target:
         raise BadRequest(414, f"the request target is longer than {limits.target} bytes")
     # RFC 3986 2.1: refused here and not by who decodes it, since readers differ on what is left of it.
-    if _BAD_ESCAPE.search(target) is not None:
+    if b"%" in target and _BAD_ESCAPE.search(target) is not None:
         raise BadRequest(400, "the request target has a malformed percent-encoding")
     if target.startswith(b"/") or (target == b"*" and method == "OPTIONS"):
         return

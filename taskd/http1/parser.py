@@ -49,6 +49,7 @@ _END, _NEED_DATA, _CLOSED = End(), NeedData(), Closed()
 # RFC 9110 5.5, RFC 9112 2.2: no control byte but HTAB, and CR and LF only as a pair. A CR at the very end may still
 # get its LF.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
+_PLAIN = bytes(byte for byte in range(256) if byte in b"\t\r\n" or (byte >= 0x20 and byte != 0x7F))
 _METHOD_SIZE = 64
 _METHOD = re.compile(rb"[^\x00-\x20\x7f]{1,%d} " % _METHOD_SIZE)
 _NO_TARGET = re.compile(rb"[\x00-\x20\x7f]")
@@ -62,6 +63,12 @@ _CHUNK_LINE = re.compile(
     rb"(?:;[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     rb"(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*"
 )
+
+
+def _is_clean(section: bytearray) -> bool:
+    """Tell whether there is nothing in a whole section that `_CONTROL` would find."""
+    pairs = section.count(b"\r\n")
+    return section.count(b"\r") == pairs and section.count(b"\n") == pairs and not section.translate(None, _PLAIN)
 
 
 class Parser:
@@ -150,8 +157,9 @@ class Parser:
         buffer, limit = self._buffer, self._limits.head
         end = buffer.find(b"\r\n\r\n", max(self._scanned - 3, 0), limit)
         stop = min(len(buffer), limit) if end < 0 else end + 4
-        control = _CONTROL.search(buffer, max(self._scanned - 1, 0), stop)
-        if control is not None:
+        # What comes whole, as nearly all does, needs no regular expression, which takes several times as long.
+        is_clean = end >= 0 and not self._scanned and _is_clean(buffer[:stop])
+        if not is_clean and _CONTROL.search(buffer, max(self._scanned - 1, 0), stop) is not None:
             raise BadRequest(400, "a control byte, or a line end that is not CRLF")
         if end >= 0:
             section = bytes(memoryview(buffer)[:stop])

@@ -25,7 +25,7 @@ def split(target: bytes) -> tuple[str, list[tuple[str, str]]]:
     Raises:
         BadRequest: 400 for a `%` without two hexadecimal digits.
     """
-    if _BAD_ESCAPE.search(target) is not None:
+    if b"%" in target and _BAD_ESCAPE.search(target) is not None:
         raise BadRequest(400, "the request target has a malformed percent-encoding")
     if not target.startswith((b"/", b"*")):
         target = _ORIGIN.sub(b"", target, count=1)

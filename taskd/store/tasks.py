@@ -218,7 +218,7 @@ def _created(row: Row, given: tuple[str, NewTask]) -> Task:
     return Task.of(
         (
             task_id, owner, draft.kind, draft.title, draft.description, draft.payload_json, Status(status),
-            draft.priority, now if run_at == now else run_at, 0, draft.max_attempts, float(draft.timeout_seconds),
+            draft.priority, run_at, 0, draft.max_attempts, float(draft.timeout_seconds),
             # No progress, result or error; its first version.
             None, None, None, None, 1, now, now, None, None, None,
         )
