@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from uuid import UUID
 
 from taskd.clock import Clock, monotonic
@@ -12,7 +13,7 @@ from taskd.domain.model import FINAL, Status, Task
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.batcher import Batcher
-from taskd.store.passed import Passed
+from taskd.store.passed import Look, Passed, Range
 from taskd.store.pool import Database, Row, nobody_asked
 from taskd.store.rows import task_of
 from taskd.store.statements import load
@@ -64,34 +65,35 @@ class ClaimStore:
 
         A lease that is not registered or has expired gets none.
         """
-        claimed, wanted = await self._claim(lease, kinds, limit)
-        if len(claimed) < wanted:
-            # Others hold what was seen. One kind alone steps over that, to tasks that were not among the best.
-            for kind in kinds:
-                if len(claimed) < limit:
-                    claimed += (await self._claim(lease, [kind], limit - len(claimed)))[0]
-        return claimed
-
-    async def _claim(self, lease: UUID, kinds: Sequence[str], limit: int) -> tuple[list[Task], int]:
-        """Return what was claimed, and how many had been seen."""
-        began = self._clock()
-        passed = self._passed
+        began, passed = self._clock(), self._passed
         look = passed.begin(kinds, began, follows=self._follows)
-        claimed: list[Task] = []
         try:
-            rows = await self._database.fetch(
-                _SQL["claim"],
-                lease,
-                [one.kind for one in look.ranges],
-                limit,
-                [one.rank for one in look.ranges],
-                [one.after for one in look.ranges],
-                [one.last for one in look.ranges],
-            )
-            claimed = [task_of(row) for row in rows if row["id"] is not None]
+            claimed, wanted = await self._claim(lease, passed, look, look.ranges, limit)
+            if len(claimed) < wanted:
+                # Others hold what was seen. One range alone steps over that, to tasks that were not among the best.
+                for one in sorted(look.ranges, key=attrgetter("rank")):
+                    if len(claimed) < limit:
+                        claimed += (await self._claim(lease, passed, look, [one], limit - len(claimed)))[0]
+            return claimed
         finally:
             now = self._clock()
-            passed.end(look, [(task.kind, -task.priority, task.id) for task in claimed], now - began, now)
+            passed.end(look, now - began, now)
+
+    async def _claim(
+        self, lease: UUID, passed: Passed, look: Look, ranges: Sequence[Range], limit: int
+    ) -> tuple[list[Task], int]:
+        """Return what was claimed, and how many had been seen."""
+        rows = await self._database.fetch(
+            _SQL["claim"],
+            lease,
+            [one.kind for one in ranges],
+            limit,
+            [one.rank for one in ranges],
+            [one.after for one in ranges],
+            [one.last for one in ranges],
+        )
+        claimed = [task_of(row) for row in rows if row["id"] is not None]
+        passed.claimed(look, [(task.kind, -task.priority, task.id) for task in claimed])
         if claimed:
             self._committed()
             self._observe_waits(rows)
@@ -100,8 +102,11 @@ class ClaimStore:
     def observe(self, events: Sequence[Event]) -> None:
         """Take note of what became ready; a listener of the feed, before whoever claims for it."""
         for event in events:
-            if event.task.status is Status.NEW:
-                self._passed.readied(event.task.kind, event.task.priority, event.task.id)
+            task = event.task
+            if task.status is Status.NEW and event.was is Status.NEW:
+                self._passed.changed(task.kind, task.priority)
+            elif task.status is Status.NEW:
+                self._passed.readied(task.kind, task.priority, task.id)
 
     def begin_anew(self) -> None:
         """The database is another one: look from the front."""

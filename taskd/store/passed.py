@@ -7,7 +7,7 @@ that begins at the front reads them all, each time.
 So a store whose process follows the log remembers, for each kind and priority, the greatest id that it claimed, and
 claims begin behind it. What becomes ready before that place is told by the log, which moves the place back. That is
 all that is needed but for a claim elsewhere that stepped over a task's row and was rolled back: of that the log tells
-nothing. So now and then a claim looks from the front, and then not again for some times as long as it took.
+nothing. So now and then a claim looks at a kind from the front, and then not again for some times as long as it took.
 
 Priorities are taken as ranks here, the highest first: `-priority`, as the index has them.
 """
@@ -24,8 +24,9 @@ FIRST, LAST = -100, 100
 NO_ID = UUID(int=0)
 """Before every task's id."""
 
-SHARE = 20
-"""A look from the front is followed by so many times as long without one."""
+SHARE, LONGEST = 20, 30.0
+"""A look from the front is followed by so many times as long without one, up to so many seconds: one that took long
+because the database hung must not keep what it did not see from being found."""
 
 MOST = 8
 """Ranks of one kind with a place of their own: each costs a look into the index."""
@@ -41,11 +42,11 @@ class Range(NamedTuple):
 
 
 class Look:
-    """One claim under way: what became ready meanwhile, it may not have seen."""
+    """One claim under way: what became ready meanwhile, it may not have seen. It looks at `whole` from the front."""
 
-    def __init__(self, ranges: Sequence[Range], is_whole: bool) -> None:
+    def __init__(self, ranges: Sequence[Range], whole: frozenset[str]) -> None:
         self.ranges = ranges
-        self.is_whole = is_whole
+        self.whole = whole
         self.readied: list[tuple[str, int, UUID]] = []
 
 
@@ -55,21 +56,20 @@ class Passed:
     def __init__(self) -> None:
         self._places: dict[str, dict[int, UUID]] = {}
         self._looks: set[Look] = set()
-        self._whole_at = float("-inf")
+        # For each kind, or those that claim often would leave the others none.
+        self._whole_at: dict[str, float] = {}
 
     def begin(self, kinds: Iterable[str], now: float, *, follows: bool) -> Look:
         """Return where a claim is to look; `end` must follow."""
-        whole = not follows or now >= self._whole_at
-        ranges = [one for kind in kinds for one in _ranges(kind, {} if whole else self._places.get(kind, {}))]
+        kinds = tuple(kinds)
+        whole = frozenset(kind for kind in kinds if not follows or now >= self._whole_at.get(kind, now))
+        ranges = [one for kind in kinds for one in _ranges(kind, {} if kind in whole else self._places.get(kind, {}))]
         look = Look(ranges, whole)
         self._looks.add(look)
         return look
 
-    def end(self, look: Look, claimed: Iterable[tuple[str, int, UUID]], took: float, now: float) -> None:
-        """Take note of what a claim got, as kind, rank and id, in its order, and how long it took."""
-        self._looks.discard(look)
-        if look.is_whole:
-            self._whole_at = now + SHARE * took
+    def claimed(self, look: Look, claimed: Iterable[tuple[str, int, UUID]]) -> None:
+        """Take note of what a look got, as kind, rank and id, in its order; more than once, if it looked again."""
         for kind, rank, task_id in claimed:
             places = self._places.setdefault(kind, {})
             places.pop(rank, None)
@@ -79,16 +79,30 @@ class Passed:
         for kind, rank, task_id in look.readied:
             self._back(kind, rank, task_id)
 
+    def end(self, look: Look, took: float, now: float) -> None:
+        """Take note of how long a look took that is over."""
+        self._looks.discard(look)
+        for kind in look.whole:
+            self._whole_at[kind] = now + min(SHARE * took, LONGEST)
+
     def readied(self, kind: str, priority: int, task_id: UUID) -> None:
         """Say that a task has become ready."""
         self._back(kind, -priority, task_id)
         for look in self._looks:
             look.readied.append((kind, -priority, task_id))
 
+    def changed(self, kind: str, priority: int) -> None:
+        """Say that a ready task has changed, and may have come to this priority from another.
+
+        A claim that saw it there and locked it here has taken it out of its turn: its place says nothing of the ids
+        before it.
+        """
+        self.readied(kind, priority, NO_ID)
+
     def _back(self, kind: str, rank: int, task_id: UUID) -> None:
         places = self._places.get(kind, {})
         if rank in places and task_id <= places[rank]:
-            places[rank] = UUID(int=task_id.int - 1)
+            places[rank] = UUID(int=max(0, task_id.int - 1))
 
 
 def _ranges(kind: str, places: dict[int, UUID]) -> list[Range]:

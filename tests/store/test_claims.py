@@ -10,16 +10,20 @@ from uuid import UUID, uuid4
 
 import pytest
 
+import taskd.store.claims as claims_module
 from taskd.domain.event import LOG_START, Event, EventType
+from taskd.domain.forms import TaskPatch
 from taskd.domain.history import HistoryQuery
 from taskd.domain.model import NewTask, Status, Task
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.domain.state import TRANSITIONS, Change
 from taskd.store.claims import PROMOTED_AT_ONCE, ClaimStore
+from taskd.store.events import EventLog
 from taskd.store.leases import LeaseStore
 from taskd.store.pool import Database
 from taskd.store.tasks import TaskStore
 from tests.store.conftest import Maker
+from tests.waiting import eventually
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -127,6 +131,51 @@ async def test_a_claim_that_lost_its_race_looks_again(
         await other.fetch("SELECT FROM task_states WHERE task_id = ANY ($1::uuid[]) FOR UPDATE", ids)
         # The best three are not to be had, and the fourth was not among them.
         assert [task.id for task in await claims.claim(lease, ["a", "b"], 3)] == [low.id]
+
+
+async def test_a_claim_that_lost_its_race_finds_lower_priorities_of_the_same_kind(
+    make: Maker, database: Database, lease: UUID
+) -> None:
+    now = 0.0
+    claims = ClaimStore(database, follows=True, clock=lambda: now)
+    await make.one()
+    assert len(await claims.claim(lease, ["default"], 1)) == 1
+    # From now on not from the front: what is above the place, and what is behind it, are ranges of their own.
+    now = -1.0
+    high = await make.many(2, priority=1)
+    low = await make.one()
+    async with database.transaction() as other:
+        ids = [task.id for task in high]
+        await other.fetch("SELECT FROM task_states WHERE task_id = ANY ($1::uuid[]) FOR UPDATE", ids)
+        assert [task.id for task in await claims.claim(lease, ["default"], 2)] == [low.id]
+
+
+async def test_a_task_that_sinks_while_it_is_claimed_hides_none_beside_it(
+    make: Maker, database: Database, tasks: TaskStore, lease: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql = claims_module._SQL
+    # After its snapshot, and before it locks what it saw.
+    pause = "WHERE pg_advisory_xact_lock_shared(7)::text = '' AND lease = $1"
+    held = sql["claim"]._replace(text=sql["claim"].text.replace("WHERE lease = $1", pause))
+    now = 0.0
+    claims = ClaimStore(database, follows=True, clock=lambda: now)
+    low = await make.one(priority=-5)
+    sinks = await make.one(priority=5)
+    log = EventLog(database)
+    before = (await log.read(LOG_START, 100)).events
+    claims.observe(before)
+    async with database.transaction() as other:
+        await other.fetch("SELECT pg_advisory_xact_lock(7)")
+        with monkeypatch.context() as patched:
+            patched.setattr(claims_module, "_SQL", {**sql, "claim": held})
+            claiming = asyncio.create_task(claims.claim(lease, ["default"], 1))
+            waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            await eventually(lambda: database.fetchval(waits))
+        await tasks.update("ann", sinks.id, TaskPatch({"priority": -5}))
+    assert [(task.id, task.priority) for task in await claiming] == [(sinks.id, -5)]
+    claims.observe((await log.read(before[-1].key, 100)).events)
+    now = -1.0
+    assert [task.id for task in await claims.claim(lease, ["default"], 1)] == [low.id]
 
 
 @pytest.mark.parametrize("ending", list(Ending))

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from taskd.store.passed import FIRST, LAST, MOST, NO_ID, SHARE, Look, Passed, Range
+from taskd.store.passed import FIRST, LAST, LONGEST, MOST, NO_ID, SHARE, Look, Passed, Range
 
 WHOLE = Range("k", FIRST, NO_ID, LAST)
 
@@ -25,7 +25,8 @@ def holds(look: Look, kind: str, rank: int, one: UUID) -> bool:
 
 def claim(passed: Passed, *claimed: tuple[str, int, UUID], now: float = 0.0, took: float = 1.0) -> Look:
     look = passed.begin(["k"], now, follows=True)
-    passed.end(look, claimed, took, now)
+    passed.claimed(look, claimed)
+    passed.end(look, took, now)
     return look
 
 
@@ -65,8 +66,48 @@ def test_what_becomes_ready_during_a_claim_is_not_passed_by() -> None:
     passed = Passed()
     look = passed.begin(["k"], 0.0, follows=True)
     passed.readied("k", 0, task_id(3))
-    passed.end(look, [("k", 0, task_id(9))], 1.0, 0.0)
+    passed.claimed(look, [("k", 0, task_id(9))])
+    passed.end(look, 1.0, 0.0)
     assert holds(claim(passed), "k", 0, task_id(3))
+
+
+def test_what_became_ready_before_a_second_look_at_the_same_ranges_is_not_passed_by() -> None:
+    passed = Passed()
+    claim(passed, ("k", 0, task_id(5)))
+    look = passed.begin(["k"], 0.0, follows=True)
+    passed.claimed(look, [("k", 0, task_id(7))])
+    passed.readied("k", 0, task_id(3))
+    passed.claimed(look, [("k", 0, task_id(9))])
+    passed.end(look, 1.0, 0.0)
+    assert holds(claim(passed), "k", 0, task_id(3))
+
+
+def test_where_a_ready_task_was_changed_all_of_its_priority_is_looked_at() -> None:
+    passed = Passed()
+    claim(passed, ("k", 0, task_id(9)), ("k", 5, task_id(9)))
+    passed.changed("k", 0)
+    look = claim(passed)
+    assert holds(look, "k", 0, task_id(1))
+    assert not holds(look, "k", 5, task_id(1))
+
+
+def test_a_kind_that_is_claimed_often_takes_no_look_from_the_front_from_another() -> None:
+    passed = Passed()
+    for kind in ("k", "l"):
+        passed.claimed(look := passed.begin([kind], 0.0, follows=True), [(kind, 0, task_id(5))])
+        passed.end(look, 1.0, 0.0)
+    passed.end(passed.begin(["k"], SHARE, follows=True), 1.0, SHARE)
+    assert passed.begin(["k", "l"], SHARE + 1.0, follows=True).ranges == [
+        Range("k", FIRST, NO_ID, -1),
+        Range("k", 0, task_id(5), LAST),
+        WHOLE._replace(kind="l"),
+    ]
+
+
+def test_a_look_that_hung_does_not_put_off_the_next_from_the_front_for_long() -> None:
+    passed = Passed()
+    claim(passed, ("k", 0, task_id(5)), took=600.0)
+    assert claim(passed, now=LONGEST).ranges == [WHOLE]
 
 
 def test_ranks_with_a_place_are_bounded() -> None:
@@ -92,4 +133,5 @@ def test_claims_find_what_is_ready_in_the_order_of_the_whole(seed: int) -> None:
         assert found == sorted(ready)
         taken = found[: chance.randrange(4)]
         ready -= set(taken)
-        passed.end(look, [("k", *one) for one in taken], 0.0, 0.1)
+        passed.claimed(look, [("k", *one) for one in taken])
+        passed.end(look, 0.0, 0.1)
