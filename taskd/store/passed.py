@@ -47,7 +47,14 @@ class Look:
     def __init__(self, ranges: Sequence[Range], whole: frozenset[str]) -> None:
         self.ranges = ranges
         self.whole = whole
-        self.readied: list[tuple[str, int, UUID]] = []
+        self.kinds = frozenset(one.kind for one in ranges)
+        # The least id of each kind and rank: no more than that, however long the database takes.
+        self.readied: dict[tuple[str, int], UUID] = {}
+
+    def note(self, kind: str, rank: int, task_id: UUID) -> None:
+        """Take note of what became ready."""
+        if kind in self.kinds:
+            self.readied[kind, rank] = min(task_id, self.readied.get((kind, rank), task_id))
 
 
 class Passed:
@@ -76,7 +83,7 @@ class Passed:
             places[rank] = task_id
             if len(places) > MOST:
                 del places[next(iter(places))]
-        for kind, rank, task_id in look.readied:
+        for (kind, rank), task_id in look.readied.items():
             self._back(kind, rank, task_id)
 
     def end(self, look: Look, took: float, now: float) -> None:
@@ -89,7 +96,7 @@ class Passed:
         """Say that a task has become ready."""
         self._back(kind, -priority, task_id)
         for look in self._looks:
-            look.readied.append((kind, -priority, task_id))
+            look.note(kind, -priority, task_id)
 
     def changed(self, kind: str, priority: int) -> None:
         """Say that a ready task has changed, and may have come to this priority from another.

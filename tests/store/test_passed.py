@@ -71,6 +71,15 @@ def test_what_becomes_ready_during_a_claim_is_not_passed_by() -> None:
     assert holds(claim(passed), "k", 0, task_id(3))
 
 
+def test_a_claim_that_takes_long_remembers_no_more_than_the_first_of_what_becomes_ready() -> None:
+    passed = Passed()
+    look = passed.begin(["k"], 0.0, follows=True)
+    for number in (7, 3, 5):
+        passed.readied("k", 0, task_id(number))
+        passed.readied(f"other{number}", 0, task_id(number))
+    assert look.readied == {("k", 0): task_id(3)}
+
+
 def test_what_became_ready_before_a_second_look_at_the_same_ranges_is_not_passed_by() -> None:
     passed = Passed()
     claim(passed, ("k", 0, task_id(5)))
