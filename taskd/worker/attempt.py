@@ -80,12 +80,14 @@ class BaseAttempt:
 
     async def wait(self) -> None:
         """Wait until the handler ended or was stopped; stop it when its time is over."""
-        # A handler that waits for nothing is done when this has its turn again, and needs no timer.
+        # A handler that waits for nothing is done when this has its turn again, and needs no timer. What another did
+        # until then counts.
+        began = self._loop.time()
         await asyncio.sleep(0)
         if self.ended is not None or self.stopped is not None:
             return
         self._waiting = self._loop.create_future()
-        timer = self._loop.call_later(self.limits.timeout, self._time_over)
+        timer = self._loop.call_at(began + self.limits.timeout, self._time_over)
         try:
             await self._waiting
         finally:

@@ -169,6 +169,24 @@ async def test_an_attempt_that_takes_too_long_is_stopped(in_thread: bool) -> Non
     assert seen.is_set()
 
 
+async def test_what_a_handler_does_before_it_first_waits_counts_as_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    loop = asyncio.get_running_loop()
+    late = 0.0
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + late)
+
+    async def work(task: Any, ctx: Any) -> None:
+        nonlocal late
+        late = 3600.0
+        await asyncio.Event().wait()
+
+    rig.registry.add("work", work, max_attempts=1)
+    task_id = rig.store.add(timeout_seconds=3600.0)
+    async with running(rig):
+        await eventually(lambda: rig.store.status(task_id) is Status.FAILED)
+
+
 async def test_kinds_without_a_handler_wait_and_are_told_once(caplog: Any) -> None:
     rig = Rig()
     waiting = [rig.store.add("b.kind"), rig.store.add("a.kind"), rig.store.add("a.kind")]
