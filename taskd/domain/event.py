@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
+from sys import getsizeof
 from typing import NamedTuple
 
 from taskd.domain.codec import encode_event
@@ -60,10 +61,14 @@ class Event:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes: its texts, and so much for all else. Nothing is encoded for that."""
+        """About how many bytes it takes: its texts, and so much for all else. Nothing is encoded for that.
+
+        Of a text the bytes, and not the characters, which take up to four each.
+        """
         task = self.task
-        texts = (task.payload_json, task.result_json, task.description, task.title, task.progress_note)
-        return OVERHEAD + sum(map(len, filter(None, texts)))
+        error = None if task.error is None else task.error.message
+        texts = (task.payload_json, task.result_json, task.description, task.title, task.progress_note, error)
+        return OVERHEAD + sum(map(getsizeof, filter(None, texts)))
 
     @cached_property
     def json(self) -> bytes:

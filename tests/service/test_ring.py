@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskd.domain.event import LOG_START, Event, EventKey, EventType
-from taskd.domain.model import Status, Task
+from taskd.domain.model import Failure, Status, Task
 from taskd.service.feed import Ring
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,6 +44,15 @@ def test_it_is_bounded_by_the_bytes_of_what_is_sent() -> None:
     ring.extend([event(1, n, title="x" * 5_000) for n in range(1, 10)])
     assert ring.read(EventKey(1, 6), 100) == [event(1, n, title="x" * 5_000) for n in (7, 8, 9)]
     assert ring.read(EventKey(1, 5), 100) is None
+
+
+def test_texts_count_by_their_bytes_and_so_does_an_error() -> None:
+    ring = Ring(LOG_START, size=20_000)
+    error = Failure("E", "\N{SNOWFLAKE}" * 2_500, 1, NOW)
+    ring.extend([replace(one, task=replace(TASK, error=error)) for one in (event(1, n) for n in range(1, 10))])
+    assert ring.start == EventKey(1, 6)
+    ring.extend([event(2, n, title="\N{SNOWMAN}" * 2_500) for n in range(1, 10)])
+    assert ring.start == EventKey(2, 6)
 
 
 def test_an_event_greater_than_the_whole_ring_leaves_it_empty_and_true() -> None:
