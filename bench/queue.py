@@ -147,7 +147,7 @@ def floor_script() -> str:
     if not found:
         raise SystemExit("the claim no longer ends as it did")
     whole = {"4": f"'{{{FIRST}}}'", "5": f"'{{{NO_ID}}}'", "6": f"'{{{LAST}}}'"}
-    given = {"1": f"'{HOLDER}'::uuid", "2": "ARRAY['noop']", "3": str(BATCH), **whole}
+    given = {"1": f"'{HOLDER}'::uuid", "2": "ARRAY['noop']", "3": str(BATCH), **whole, "7": str(BATCH)}
     gathered = "SELECT coalesce(array_agg(id), '{}') ids, coalesce(array_agg(attempt), '{}') attempts FROM claimed"
     ends = {
         "1": ":ids", "2": ":attempts", "3": f"array_fill('{HOLDER}'::uuid, ARRAY[cardinality(:ids::uuid[])])",

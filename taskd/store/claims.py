@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from uuid import UUID
 
 from taskd.clock import Clock, monotonic
@@ -13,7 +12,7 @@ from taskd.domain.model import FINAL, Status, Task
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.batcher import Batcher
-from taskd.store.passed import Look, Passed, Range
+from taskd.store.passed import Look, Passed
 from taskd.store.pool import Database, Row, nobody_asked
 from taskd.store.rows import task_of
 from taskd.store.statements import load
@@ -22,6 +21,9 @@ _SQL = load("claims")
 
 PROMOTED_AT_ONCE = 1000
 """Tasks that one `promote` makes ready."""
+
+HELD_ELSEWHERE = 2000
+"""Tasks that other claims may hold at one moment, and that one which lost its race looks past."""
 
 
 class ClaimStore:
@@ -68,29 +70,27 @@ class ClaimStore:
         began, passed = self._clock(), self._passed
         look = passed.begin(kinds, began, follows=self._follows)
         try:
-            claimed, wanted = await self._claim(lease, passed, look, look.ranges, limit)
+            claimed, wanted = await self._claim(lease, passed, look, limit, limit)
             if len(claimed) < wanted:
-                # Others hold what was seen. One range alone steps over that, to tasks that were not among the best.
-                for one in sorted(look.ranges, key=attrgetter("rank")):
-                    if len(claimed) < limit:
-                        claimed += (await self._claim(lease, passed, look, [one], limit - len(claimed)))[0]
+                # Others hold what was seen. Whoever looks further steps over that, to what was not among the best.
+                left = limit - len(claimed)
+                claimed += (await self._claim(lease, passed, look, left, left + HELD_ELSEWHERE))[0]
             return claimed
         finally:
             now = self._clock()
             passed.end(look, now - began, now)
 
-    async def _claim(
-        self, lease: UUID, passed: Passed, look: Look, ranges: Sequence[Range], limit: int
-    ) -> tuple[list[Task], int]:
-        """Return what was claimed, and how many had been seen."""
+    async def _claim(self, lease: UUID, passed: Passed, look: Look, limit: int, seen: int) -> tuple[list[Task], int]:
+        """Return what was claimed, and how many had been seen, of `seen` at the most."""
         rows = await self._database.fetch(
             _SQL["claim"],
             lease,
-            [one.kind for one in ranges],
+            [one.kind for one in look.ranges],
             limit,
-            [one.rank for one in ranges],
-            [one.after for one in ranges],
-            [one.last for one in ranges],
+            [one.rank for one in look.ranges],
+            [one.after for one in look.ranges],
+            [one.last for one in look.ranges],
+            seen,
         )
         claimed = [task_of(row) for row in rows if row["id"] is not None]
         passed.claimed(look, [(task.kind, -task.priority, task.id) for task in claimed])

@@ -143,11 +143,14 @@ async def test_a_claim_that_lost_its_race_finds_lower_priorities_of_the_same_kin
     # From now on not from the front: what is above the place, and what is behind it, are ranges of their own.
     now = -1.0
     high = await make.many(2, priority=1)
-    low = await make.one()
+    lowest = await make.one(priority=-1)
+    low = await make.many(3)
     async with database.transaction() as other:
         ids = [task.id for task in high]
         await other.fetch("SELECT FROM task_states WHERE task_id = ANY ($1::uuid[]) FOR UPDATE", ids)
-        assert [task.id for task in await claims.claim(lease, ["default"], 2)] == [low.id]
+        # No more than were asked for, though it looks further.
+        assert [task.id for task in await claims.claim(lease, ["default"], 2)] == [task.id for task in low[:2]]
+        assert [task.id for task in await claims.claim(lease, ["default"], 9)] == [low[2].id, lowest.id]
 
 
 async def test_a_task_that_sinks_while_it_is_claimed_hides_none_beside_it(

@@ -88,7 +88,7 @@ async def expect(database: Database, statement: Statement | str, args: list[Any]
         assert not scanned & {"tasks", "task_states", "events_default"}, scanned
 
 
-RANGES: list[Any] = [["kind1", "kind2"], 16, [-100, -100], [NO_ID, NO_ID], [100, 100]]
+RANGES: list[Any] = [["kind1", "kind2"], 16, [-100, -100], [NO_ID, NO_ID], [100, 100], 16]
 """Two kinds from end to end, as a claim is given them."""
 
 

@@ -1,11 +1,11 @@
 -- name: claim
 -- Up to $3 ready tasks for the lease $1, of the ranges $2 and $4 to $6 (`store.passed`): the highest priority first,
--- then the oldest, over all ranges. `want` looks, without locks, how many of each range belong to the best $3; `taken`
--- then locks as many of each in the order of the index `task_states_ready`, stepping over what others have locked.
--- Materialized, or the planner may run a locking LIMIT more than once. A lease that is gone or expired gets nothing.
--- There is always at least one row; `wanted` says how many were seen, so that a claimer who lost races can look again.
--- `= ANY (ARRAY(…))` because the planner takes a LIMIT that it doesn't know for a tenth of the table, and would join by
--- reading all of it.
+-- then the oldest, over all ranges. `want` looks, without locks, how many of each range belong to the best $7; `taken`
+-- then locks as many of each in the order of the index `task_states_ready`, stepping over what others have locked, until
+-- it has $3. Materialized, or the planner may run a locking LIMIT more than once. A lease that is gone or expired gets
+-- nothing. There is always at least one row; `wanted` says how many were seen, so that a claimer who lost races can look
+-- again, and further. `= ANY (ARRAY(…))` because the planner takes a LIMIT that it doesn't know for a tenth of the table,
+-- and would join by reading all of it.
 WITH holder AS MATERIALIZED (
     SELECT lease FROM leases WHERE lease = $1 AND expires_at > clock_timestamp()
 ), want AS MATERIALIZED (
@@ -18,11 +18,12 @@ WITH holder AS MATERIALIZED (
             SELECT -s.priority AS its_rank, s.task_id FROM task_states s
             WHERE s.kind = asked.kind AND s.status = 'new'
                 AND (-s.priority, s.task_id) > (asked.rank, asked.after) AND -s.priority <= asked.last
-            ORDER BY -s.priority, s.task_id LIMIT $3
+            ORDER BY -s.priority, s.task_id LIMIT $7
         ) ready
-        ORDER BY ready.its_rank, ready.task_id LIMIT $3
+        ORDER BY ready.its_rank, ready.task_id LIMIT $7
     ) best
     GROUP BY best.kind, best.rank, best.after, best.last
+    ORDER BY best.rank
 ), taken AS MATERIALIZED (
     SELECT locked.task_id
     FROM want CROSS JOIN LATERAL (
@@ -32,6 +33,7 @@ WITH holder AS MATERIALIZED (
         ORDER BY -s.priority, s.task_id LIMIT want.number
         FOR UPDATE SKIP LOCKED
     ) locked
+    LIMIT $3
 ), claimed AS (
     UPDATE task_states s SET
         was = s.status, status = 'running', attempt = s.attempt + 1, lease = $1, started_at = clock_timestamp(),
