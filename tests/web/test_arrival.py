@@ -74,3 +74,24 @@ async def test_one_that_has_just_failed_can_still_be_dropped(authority: Authorit
         arrival.drop()
         await eventually(lambda: found.server.connections == 0)
         there.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"], ids=["silent", "asks"])
+@pytest.mark.parametrize("how", ["drop", "drain", "abort"])
+async def test_one_that_is_dropped_at_any_moment_leaves_nothing(
+    how: str, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as found:
+        for turns in range(12):
+            here, there = socket.socketpair()
+            there.send(said)
+            here.setblocking(False)
+            Arrival(found.server, here, None, lambda arrived: Connection(found.server, arrived)).begin()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for one in tuple(found.server._connections):
+                getattr(one, how)()
+            there.close()
+            await eventually(lambda: found.server.connections == 0)
+        assert not found.server.fresh
+    assert not caplog.records
