@@ -22,6 +22,7 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from taskd.errors import RateLimited
+from taskd.rpc.status import TRAILER, code_of, status_of
 from taskd.runtime.supervisor import Supervisor
 
 logger = logging.getLogger("taskd.grpc")
@@ -150,7 +151,9 @@ class Single:
             body: bytes = answer if write is None else write(answer)
             return body
         except RateLimited as error:
-            self._code, self._details = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+            status = status_of(error)
+            self._code, self._details = code_of(error), status.message
+            self._trailing = ((TRAILER, status.SerializeToString()),)
         except Aborted:
             pass
         except grpc.aio.BaseError:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 import pytest
 
-from tests.rpc.calling import Service, answering
+from taskd.rpc.peers import Peers, TooMuchUnread
+from taskd.v1 import taskd_pb2 as pb
+from tests.rpc.calling import Service, answering, refusal_of
 from tests.rpc.frames import DATA, EMPTY, END_STREAM, HEADERS, RESET, begin, connected, frame
 
 PATH = b"/taskd.v1.TaskService/GetTask"
@@ -24,3 +27,14 @@ async def test_a_call_that_ends_before_its_message_does_is_refused(data: bytes) 
             kind, stream, payload = await raw.answering()
         assert kind == HEADERS
         assert b"the call ends before its message does" in payload
+
+
+async def test_whose_turn_does_not_come_is_told_when_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def enter(*_: Any) -> Any:
+        raise TooMuchUnread("too many requests at once on this connection", retry_after=2.0)
+
+    monkeypatch.setattr(Peers, "enter", enter)
+    async with answering(Service()) as served:
+        refused = await refusal_of(served.caller.begin("GetTask", pb.GetTaskRequest(id="x")))
+    assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (refused.reason, refused.retry_after) == ("SLOW_READER", 2.0)
