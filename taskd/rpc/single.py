@@ -22,6 +22,7 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from taskd.errors import RateLimited
+from taskd.rpc.status import TRAILER, code_of, status_of
 from taskd.runtime.supervisor import Supervisor
 
 logger = logging.getLogger("taskd.grpc")
@@ -125,9 +126,7 @@ class Single:
 
     async def _run(self, handler: Any, enter: Enter) -> None:
         try:
-            body = await self._answer(handler, enter)
-            if body is not None:
-                await self._send(body)
+            await self._send(await self._answer(handler, enter))
         except grpc.aio.BaseError:
             # Core's, of a batch that failed: there is nobody to answer.
             logger.debug("a call was over before it was answered")
@@ -137,21 +136,24 @@ class Single:
             for callback in self._on_end:
                 callback(self)
 
-    async def _answer(self, handler: Any, enter: Enter) -> bytes | None:
-        """Return the answer; None: the caller has gone, or sends what it may not, which core tells it."""
+    async def _answer(self, handler: Any, enter: Enter) -> bytes:
+        """Return the answer, of no bytes to who is refused."""
         arrived: Callable[[], None] | None = None
         try:
             arrived = await enter(self._peer)
             request = await _CORE._receive_message(self._state, self._loop)
             if request is None:
-                return None
+                # Or the caller has gone, or sends what it may not: then core has said so, and takes nothing more.
+                await self.abort(grpc.StatusCode.INTERNAL, "the call ends before its message does")
             arrived()
             read, write = handler.request_deserializer, handler.response_serializer
             answer = await handler.unary_unary(request if read is None else read(request), self)
             body: bytes = answer if write is None else write(answer)
             return body
         except RateLimited as error:
-            self._code, self._details = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+            status = status_of(error)
+            self._code, self._details = code_of(error), status.message
+            self._trailing = ((TRAILER, status.SerializeToString()),)
         except Aborted:
             pass
         except grpc.aio.BaseError:

@@ -25,7 +25,7 @@ class Arrival:
         server: it is one of its connections meanwhile.
         accepted: the socket, which does not block.
         tls: the certificate that is shown; None: no TLS.
-        make: makes the connection, which calls its argument once it is one.
+        make: makes the connection, which calls its argument once it is one. It may be told twice that it is lost.
     """
 
     def __init__(
@@ -62,11 +62,16 @@ class Arrival:
             # Its deadline is another one, by the server's clock.
             within = 10 * times.head
             tls = {"ssl": self._tls.context, "ssl_handshake_timeout": within, "ssl_shutdown_timeout": times.linger}
-        loop = asyncio.get_running_loop()
-        # What comes may be no TLS, or of an old version, or without the certificate that is asked for; or nothing.
-        with contextlib.suppress(OSError):
-            await loop.connect_accepted_socket(lambda: self._make(self._leave), self._accepted, **tls)
-            self._has_arrived = True
+        loop, made = asyncio.get_running_loop(), self._make(self._leave)
+        try:
+            # What comes may be no TLS, or of an old version, or without the certificate that is asked for; or nothing.
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(lambda: made, self._accepted, **tls)
+                self._has_arrived = True
+        finally:
+            if not self._has_arrived:
+                # When it is dropped in this very moment, it may be made all the same; uvloop never tells it of its end.
+                made.connection_lost(None)
 
     def _ended(self, _: object) -> None:
         if not self._has_arrived:

@@ -29,7 +29,7 @@ from taskd.http1.parser import Body, End, NeedData, Parser
 from taskd.metrics.catalog import OTHER, UNMATCHED
 from taskd.runtime.descriptors import reset
 from taskd.web.answers import PIECE, StreamSink, first_piece, stream_head
-from taskd.web.host import Host, Phase
+from taskd.web.host import LEAST, READ_SIZE, Host, Phase
 from taskd.web.message import Request, Response, Stream
 from taskd.web.middleware import known_method
 from taskd.web.problem import of_status
@@ -39,12 +39,6 @@ logger = logging.getLogger("taskd.http")
 
 READ_AHEAD = 64 * 1024
 """Bytes that may come in while an answer is due; then reading pauses."""
-
-READ_SIZE = 16 * 1024
-"""Bytes of one read."""
-
-LEAST = 16 * 1024
-"""Bytes that a client must take of an answer in the time that it has; one that takes less does not read."""
 
 
 class Connection(asyncio.Protocol):
@@ -95,6 +89,9 @@ class Connection(asyncio.Protocol):
         if self.phase is Phase.IDLE:
             if self._served and self._writable is None and (again := self._server.again(self, data)) is not None:
                 self._transport.write(again)
+                if self._writable is not None:
+                    self._enter(Phase.ANSWER)
+                    self._answering = self._server.supervisor.spawn(self._given_again(), "http request")
                 return
             self._enter(Phase.HEAD)
         if self.phase is Phase.ANSWER:
@@ -317,8 +314,17 @@ class Connection(asyncio.Protocol):
         self._served = True
         self._enter(Phase.IDLE)
         self._advance()
-        if self._server.draining and self.phase is Phase.IDLE:
+        if self.phase is Phase.IDLE and self._server.draining:
             self._close()
+        elif self.phase is Phase.IDLE and self._parser.buffered:
+            # The next request has begun: what comes is the rest of it, and none of its own.
+            self._enter(Phase.HEAD)
+
+    async def _given_again(self) -> None:
+        """Wait until the client has taken such an answer, which counts meanwhile as any other."""
+        await self._drained()
+        self._answering = None
+        self._next(keep_alive=True)
 
     def _write_response(self, head: Head | None, answer: Response, keep_alive: bool) -> None:
         if not self._lost:

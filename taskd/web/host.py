@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
+READ_SIZE = 16 * 1024
+"""Bytes of one read."""
+
+LEAST = 16 * 1024
+"""Bytes that a client must take of an answer in the time that it has; one that takes less does not read."""
+
 
 class Phase(enum.Enum):
     """What a connection is at."""

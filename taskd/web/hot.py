@@ -103,6 +103,9 @@ class HotAnswers:
             return
         if request.allowance is not None or len(answer.body) > PIECE or any(name in _OWN for name, _ in head.headers):
             return
+        if head.content_length or head.chunked:
+            # Behind these bytes comes a body, which would be taken for the next request.
+            return
         if head.raw not in self._seen:
             self._seen[head.raw] = None
             if len(self._seen) > KEPT:

@@ -23,6 +23,15 @@ logger = logging.getLogger("taskd.http")
 
 OUT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ENETDOWN", "EPROTO", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "EPERM"
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""Errors of the connection that was to be taken, and of no other: accept(2), "Error handling", and a firewall's."""
+
 SAY_EVERY = 60.0
 """Seconds between two lines about it in the log."""
 
@@ -110,6 +119,8 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as fault:
+                if fault.errno in PASSING:
+                    continue
                 if fault.errno not in OUT:
                     raise
                 self._run_out(fault)

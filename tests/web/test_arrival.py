@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from taskd.tls import Tls
 from taskd.web.arrival import Arrival
 from taskd.web.connection import Connection
+from taskd.web.listening import Listener
 from tests.access.certificates import Authority
 from tests.waiting import eventually
 from tests.web.serving import Serving, request, serving
@@ -74,3 +77,48 @@ async def test_one_that_has_just_failed_can_still_be_dropped(authority: Authorit
         arrival.drop()
         await eventually(lambda: found.server.connections == 0)
         there.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"], ids=["silent", "asks"])
+@pytest.mark.parametrize("how", ["drop", "drain", "abort"])
+async def test_one_that_is_dropped_at_any_moment_leaves_nothing(
+    how: str, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as found:
+        for turns in range(12):
+            here, there = socket.socketpair()
+            there.send(said)
+            here.setblocking(False)
+            Arrival(found.server, here, None, lambda arrived: Connection(found.server, arrived)).begin()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for one in tuple(found.server._connections):
+                getattr(one, how)()
+            there.close()
+            await eventually(lambda: found.server.connections == 0)
+        assert not found.server.fresh
+    assert not caplog.records
+
+
+async def test_an_error_of_one_connection_is_no_other_ones(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(socket.socket):
+        errors: ClassVar[list[int]] = [errno.EPROTO, errno.ENETDOWN, errno.EPERM]
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            if self.errors:
+                raise OSError(self.errors.pop(), "of one that is gone")
+            return super().accept()
+
+    taken: list[socket.socket] = []
+    with Failing() as listening, socket.socket() as client:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.setblocking(False)
+        listener = Listener(listening, taken.append, lambda: None, 8)
+        listener.start()
+        client.connect(listening.getsockname())
+        await eventually(lambda: bool(taken))
+        listener.close()
+        taken[0].close()
+    assert not Failing.errors
+    assert not caplog.records

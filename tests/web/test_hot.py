@@ -15,6 +15,8 @@ import pytest
 from taskd.domain.model import Role
 from taskd.parts import Parts
 from taskd.service.auth import BELIEVED
+from taskd.web.connection import Connection
+from taskd.web.host import Phase
 from tests.fronts import gateway
 from tests.running import Server, embedded
 from tests.tokens import revoke, token
@@ -229,3 +231,51 @@ async def test_without_a_cache_nothing_is_given_again(database_url: str) -> None
         made = await create(server)
         ask = Asking(await client(server), f"/tasks/{made['id']}", X_Taskd_User="ann")
         assert not any([is_hot(await ask()) for _ in range(4)])
+
+
+async def test_what_stands_behind_the_beginning_of_a_request_is_its_rest(server: Server) -> None:
+    made = await create(server)
+    ask = Asking(await client(server), f"/tasks/{made['id']}", X_Taskd_User="ann")
+    assert is_hot(*[await ask() for _ in range(4)][2:])
+    # Together with a whole request, so that the parser has it and no answer is due.
+    ask.found.send(raw("/healthz") + b"GET /livez HTTP/1.1\r\nX: ")
+    assert (await ask.found.answer()).status == 200
+    got = await ask()
+    assert (got.status, made["id"].encode() in got.body) == (200, False)
+    assert set(got.json()) == set((await Asking(ask.found, "/livez")()).json())
+
+
+async def test_a_request_with_a_body_is_read_to_its_end(server: Server) -> None:
+    made = await create(server)
+    ask = Asking(await client(server), f"/tasks/{made['id']}", X_Taskd_User="ann", Content_Length="2")
+    for _ in range(5):
+        ask.found.send(ask.data)
+        ask.found.send(b"{}")
+        assert (await ask.found.answer()).status == 200
+    ask.found.send(ask.data)
+    assert server.app is not None
+    connections = server.app.parts.front.http._connections
+    await eventually(lambda: any(isinstance(one, Connection) and one.phase is Phase.BODY for one in connections))
+    ask.found.send(b"{}")
+    assert not is_hot(await ask.found.answer())
+
+
+async def test_an_answer_that_is_not_taken_counts_though_it_is_given_again(server: Server) -> None:
+    assert server.app is not None
+    made = await create(server, payload={"text": "x" * 60_000})
+    ask = Asking(await client(server), f"/tasks/{made['id']}", X_Taskd_User="ann")
+    assert is_hot(*[await ask() for _ in range(4)][2:])
+    http, catalog = server.app.parts.front.http, server.app.parts.catalog
+    connection = next(one for one in http._connections if isinstance(one, Connection))
+    answered, before = catalog.http_requests.labels("GET", "/tasks/{id}", "200"), 4
+    # One after the other: those that come together are no bytes that are known.
+    while connection._writable is None:
+        ask.found.send(ask.data)
+        before += 1
+        await eventually(lambda wanted=before: answered.value == wanted)
+    assert http.unsent.held
+    assert connection.phase is Phase.ANSWER
+    for _ in range(before - 4):
+        assert (await ask.found.answer()).status == 200
+    await eventually(lambda: not http.unsent.held)
+    assert (await ask()).status == 200

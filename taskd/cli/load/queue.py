@@ -59,6 +59,11 @@ class Ended:
         if self.number >= self._wanted:
             self.all.set()
 
+    def on_made(self, making: asyncio.Future[list[str]]) -> None:
+        """Wait for no more when they could not be made."""
+        if not making.cancelled() and making.exception() is not None:
+            self.all.set()
+
     @property
     def seconds(self) -> float:
         """From the first made to the last ended."""
@@ -84,11 +89,14 @@ async def queue(target: Target, tasks: Tasks, number: int, kind: str, patience: 
             await listener.while_open(ended.all.wait(), patience, nobody)
             ended.begin(number)
             making = asyncio.ensure_future(tasks.make(number, kind))
+            making.add_done_callback(ended.on_made)
             try:
                 await _all(listener, ended)
             finally:
                 making.cancel()
                 await asyncio.wait({making})
+            if ended.number < number:
+                making.result()
         if ended.failed:
             raise Refused(f"{ended.failed} of {number} tasks failed")
         row.value = number / max(ended.seconds, 1e-6)

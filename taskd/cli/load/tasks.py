@@ -24,6 +24,9 @@ DELETERS = 32
 RUNNING_TRIES, RUNNING_PAUSE = 20, 0.25
 """How often a task that runs is asked for again, since one that runs can't be deleted; and the seconds between."""
 
+FIRST_WITHIN = 5.0
+"""Seconds for the answer to the first request, once nobody wants the rest any more."""
+
 Progress = Callable[[str], None]
 
 
@@ -81,6 +84,16 @@ class Tasks:
             Refused: this caller may not.
             Unavailable: no taskd is there.
         """
+        first = asyncio.ensure_future(self._first())
+        try:
+            await asyncio.shield(first)
+        finally:
+            if not first.done():
+                # Interrupted: it may be made already, and then has to be known of.
+                await asyncio.wait({first}, timeout=FIRST_WITHIN)
+                first.cancel()
+
+    async def _first(self) -> None:
         async with Caller(self._target) as caller:
             answer = await caller.call("POST", "/tasks", self.body())
         if answer.status in (401, 403):
