@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.against import Extent
 from bench.report import TASKD, Goal, Row, Sample
-from bench.servers import Server, postgres, python, tell
+from bench.servers import Server, postgres, python, tell, token_of
 
 SOCKETS, AT_ONCE = 5000, 20
 BROADCAST, RAW = "websockets, `broadcast`", "raw frames, raw transports"
@@ -67,11 +67,7 @@ def running(sockets: int) -> Iterator[tuple[Server, str]]:
     """Start taskd; yield it with a token."""
     with postgres() as cluster:
         url = cluster.url
-        made = subprocess.run(
-            python("-m", "taskd", "token", "create", "--user", "ann", "--database-url", url),
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        token = made.stdout.strip()
+        token = token_of(url)
         serve = ["-m", "taskd", "serve", "--role", "api", "--http", "127.0.0.1:{port}", "--log-level", "warning"]
         serve += ["--grpc", "off", "--database-url", url, "--ws-connections-per-user", str(sockets)]
         server = Server(TASKD, python(*serve), headers={"Authorization": f"Bearer {token}"})

@@ -30,7 +30,7 @@ import asyncpg
 from bench.against import Extent
 from bench.crowd import Crowd
 from bench.report import TASKD, Goal, Row, Sample
-from bench.servers import Server, free_port, postgres, python, tell
+from bench.servers import Server, free_port, postgres, python, tell, token_of
 
 CORE = "core dependencies"
 PACKAGES = ("asyncpg", "websockets", "grpcio", "protobuf", "grpcio-health-checking", "grpcio-reflection", "uvloop")
@@ -92,12 +92,6 @@ def serve(url: str, *flags: str, token: str = "") -> Server:
     if "--grpc" not in flags:
         words += ["--grpc", f"127.0.0.1:{free_port()}"]
     return Server(TASKD, python(*words), headers={"Authorization": f"Bearer {token}"} if token else {})
-
-
-def token_of(url: str) -> str:
-    """Make a token; this migrates the database."""
-    words = ["-m", "taskd", "token", "create", "--user", "ann", "--database-url", url]
-    return subprocess.run(python(*words), check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.against import Extent
 from bench.report import TASKD, Goal, Row, Sample
-from bench.servers import Server, free_port, postgres, python, tell
+from bench.servers import Server, free_port, postgres, python, tell, token_of
 
 CONNECTIONS, CALLS = 4, 16
 """Connections of the load, and calls that are open on each."""
@@ -56,11 +56,7 @@ def running() -> Iterator[tuple[Server, int, str, str]]:
     """Start taskd; yield it with its port of gRPC, a token, and the id of a task."""
     with postgres() as cluster:
         url = cluster.url
-        made = subprocess.run(
-            python("-m", "taskd", "token", "create", "--user", "ann", "--database-url", url),
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        token, port = made.stdout.strip(), free_port()
+        token, port = token_of(url), free_port()
         serve = ["-m", "taskd", "serve", "--role", "api", "--http", "127.0.0.1:{port}", "--log-level", "warning"]
         serve += ["--grpc", f"127.0.0.1:{port}", "--database-url", url]
         server = Server(TASKD, python(*serve), headers={"Authorization": f"Bearer {token}"})

@@ -25,7 +25,7 @@ from typing import Any
 
 from bench.against import Extent
 from bench.report import TASKD, Goal, Row, Sample
-from bench.servers import Server, free_port, postgres, python, tell
+from bench.servers import Server, free_port, postgres, python, tell, token_of
 
 CLAIM_RATE, SOCKET_RATE = 500, 200
 WARM = 1.0
@@ -43,11 +43,7 @@ def running() -> Iterator[tuple[Server, str]]:
     """Start taskd; yield it with a token."""
     with postgres() as cluster:
         url = cluster.url
-        made = subprocess.run(
-            python("-m", "taskd", "token", "create", "--user", "ann", "--database-url", url),
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        token = made.stdout.strip()
+        token = token_of(url)
         serve = ["-m", "taskd", "serve", "--http", "127.0.0.1:{port}", "--log-level", "warning"]
         serve += ["--grpc", f"127.0.0.1:{free_port()}", "--database-url", url, "--handlers", "bench.handlers"]
         server = Server(TASKD, python(*serve), headers={"Authorization": f"Bearer {token}"})

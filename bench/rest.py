@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import asyncpg
 
 from bench.against import Extent
 from bench.report import FASTEST, TASKD, Goal, Row, version_of
-from bench.servers import Server, free_port, postgres, python, tell, wrk
+from bench.servers import Server, free_port, postgres, python, tell, token_of, wrk
 
 CACHED, OTHERS = 32, 64
 """Connections of the load, for what is cached and for all else."""
@@ -120,11 +119,7 @@ def running(number: int) -> Iterator[tuple[list[Server], list[Question]]]:
     """Start all, over so many tasks."""
     with postgres() as cluster:
         url = cluster.url
-        made = subprocess.run(
-            python("-m", "taskd", "token", "create", "--user", "ann", "--database-url", url),
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        found = servers(url, made.stdout.strip())
+        found = servers(url, token_of(url))
         taskd = found[0]
         try:
             taskd.start()

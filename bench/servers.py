@@ -178,6 +178,12 @@ def wrk(server: Server, path: str, *, connections: int, seconds: float, script: 
     return Sample(number / microseconds * 1e6, used / number * 1e6, p50 / 1000, p99 / 1000)
 
 
+def token_of(url: str) -> str:
+    """Make a token of a taskd; this migrates its database."""
+    words = ["-m", "taskd", "token", "create", "--user", "ann", "--database-url", url]
+    return subprocess.run(python(*words), check=True, capture_output=True, text=True).stdout.strip()
+
+
 @contextlib.contextmanager
 def postgres(**settings: str) -> Iterator[Any]:
     """Run a PostgreSQL that keeps what it is told, whatever happens."""
