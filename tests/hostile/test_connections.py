@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import os
 from collections.abc import Callable
@@ -65,6 +66,8 @@ async def test_all_who_dawdle_are_cut_off_at_their_limit_and_others_are_served(
         first = found.clients.pop().writer
         first.close()
         await first.wait_closed()
+        # What a test before this one left to the collector is none of this one's.
+        gc.collect()
         before = descriptors()
         clients = await crowd(found, FEW, hello)
         await eventually(all_in(found, phase))
@@ -84,7 +87,7 @@ async def test_all_who_dawdle_are_cut_off_at_their_limit_and_others_are_served(
         await eventually(lambda: found.server.connections == 0)
         for client in found.clients:
             client.writer.close()
-        await eventually(lambda: descriptors() == before)
+        await eventually(lambda: descriptors() <= before)
         assert len(found.server.coming) == len(found.server.fresh) == len(found.server.idle) == 0
 
 
