@@ -116,7 +116,8 @@ async def test_check_finds_nothing_wrong_where_nothing_is(database_url: str) -> 
 async def test_check_says_what_is_wrong(empty_database_url: str) -> None:
     ended = await taskd("check", "--database-url", empty_database_url)
     assert ended.code == 1
-    assert "FAIL  schema: lacks 0001_core, 0002_totals, 0003_search, 0004_tokens, 0005_ready; run `taskd migrate`" in ended.out
+    lacks = "0001_core, 0002_totals, 0003_search, 0004_tokens, 0005_ready"
+    assert f"FAIL  schema: lacks {lacks}; run `taskd migrate`" in ended.out
     assert (await taskd("check", "--database-url", NOWHERE, TASKD_AUTH="none")).code == 3
     assert "an embedded PostgreSQL in" in (await taskd("check", TASKD_AUTH="none")).out
 
