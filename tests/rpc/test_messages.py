@@ -40,7 +40,10 @@ from taskd.rpc.messages import (
 from taskd.v1 import taskd_pb2 as pb
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
-TIMES = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999), timezones=st.just(UTC))
+# All but the first and the last moment, which are infinities to the database and refused.
+TIMES = st.datetimes(
+    datetime(1, 1, 1, microsecond=1), datetime(9999, 12, 31, 23, 59, 59, 999998), timezones=st.just(UTC)
+)
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, lambda inner: st.lists(inner, max_size=3))
 JSON_TEXTS = JSON.map(lambda value: json.dumps(value, ensure_ascii=False))
 OBJECT_TEXTS = st.dictionaries(TEXTS, JSON, max_size=3).map(lambda value: json.dumps(value, ensure_ascii=False))
