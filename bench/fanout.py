@@ -11,17 +11,14 @@ in the second, the next twenty.
 
 from __future__ import annotations
 
-import json
 import resource
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from bench.against import Extent
 from bench.report import TASKD, Goal, Row, Sample
-from bench.servers import Server, postgres, python, tell, token_of
+from bench.servers import Server, loaded, postgres, python, tell, token_of
 
 SOCKETS, AT_ONCE = 5000, 20
 BROADCAST, RAW = "websockets, `broadcast`", "raw frames, raw transports"
@@ -42,22 +39,7 @@ def turn(server: Server, sockets: int, seconds: float, at_once: int = 1, token: 
     """Connect the sockets, send events for a while, and disconnect."""
     command = python("-m", "bench.listeners", str(server.port), str(sockets), str(seconds))
     command += ["--at-once", str(at_once), "--token", token]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        if process.stdout.readline() != "ready\n":
-            raise SystemExit(f"{server.name}: the sockets did not connect")
-        before = server.cpu()
-        print(file=process.stdin, flush=True)
-        told = process.stdout.readline()
-        used = server.cpu() - before
-        if not told:
-            raise SystemExit(f"{server.name}: not every socket was told of every event")
-    finally:
-        process.stdin.close()
-        process.wait()
-    found: Any = json.loads(told)
+    found, used = loaded(server, command, "not every socket was told of every event")
     frames = found["events"] * sockets
     return Turn(Sample(frames / found["seconds"], used / frames * 1e6), found["size"])
 

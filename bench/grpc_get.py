@@ -10,7 +10,6 @@ servicer runs on uvloop.
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any
 
 from bench.against import Extent
 from bench.report import TASKD, Goal, Row, Sample
-from bench.servers import Server, free_port, postgres, python, tell, token_of
+from bench.servers import Server, free_port, loaded, postgres, python, tell, token_of
 
 CONNECTIONS, CALLS = 4, 16
 """Connections of the load, and calls that are open on each."""
@@ -32,21 +31,7 @@ PATH = "/taskd.v1.TaskService/GetTask"
 def load(server: Server, port: int, message: bytes, seconds: float, token: str = "") -> tuple[Sample, float]:
     """Call for some seconds; return what it was like, and the mean size of an answer."""
     words = [str(port), PATH, message.hex(), str(seconds), str(CONNECTIONS), str(CALLS), "--token", token]
-    process = subprocess.Popen(
-        python("-m", "bench.callers", *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process:
-        if process.stdout.readline() != "ready\n":
-            raise SystemExit(f"{server.name} does not answer")
-        before = server.cpu()
-        print(file=process.stdin, flush=True)
-        told = process.stdout.readline()
-        used = server.cpu() - before
-    if not told:
-        raise SystemExit(f"{server.name} has stopped to answer")
-    found: Any = json.loads(told)
+    found, used = loaded(server, python("-m", "bench.callers", *words), "it has stopped to answer")
     calls = found["calls"]
     return Sample(calls / found["seconds"], used / calls * 1e6, found["p50"], found["p99"]), found["bytes"] / calls
 

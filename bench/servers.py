@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -176,6 +177,32 @@ def wrk(server: Server, path: str, *, connections: int, seconds: float, script: 
     if errors or not number:
         raise SystemExit(f"{server.name}: {errors} of {number} requests for {path} failed")
     return Sample(number / microseconds * 1e6, used / number * 1e6, p50 / 1000, p99 / 1000)
+
+
+def loaded(server: Server, command: Sequence[str], failed: str) -> tuple[Any, float]:
+    """Run a program that puts a load on a server; return what it tells in JSON, and the processor seconds used.
+
+    It says that it is ready, begins when it is told to, and ends when nothing more is said.
+
+    Raises:
+        SystemExit: it told nothing; `failed` says what of.
+    """
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit(f"{server.name}: the load could not begin")
+        before = server.cpu()
+        print(file=process.stdin, flush=True)
+        told = process.stdout.readline()
+        used = server.cpu() - before
+        if not told:
+            raise SystemExit(f"{server.name}: {failed}")
+    finally:
+        process.stdin.close()
+        process.wait()
+    return json.loads(told), used
 
 
 def token_of(url: str) -> str:

@@ -15,12 +15,13 @@ import signal
 from taskd.errors import Malformed
 from taskd.http1.head import Head
 from taskd.http1.limits import Limits
+from taskd.log import request_id_of
 from taskd.runtime.supervisor import Supervisor
 from taskd.web.message import Request, Response
 from taskd.web.server import HttpServer
 from taskd.web.upgrade import Upgrade
 from taskd.ws.frames import binary_frame, text_frame
-from taskd.ws.handshake import Refusal, accept, refusal, request_id
+from taskd.ws.handshake import Refusal, accept, refusal
 from taskd.ws.wire import Wire
 
 LARGEST = 64 * 1024 * 1024
@@ -56,7 +57,7 @@ class EchoSockets:
         return lambda tail, transport: self._upgrade(head, tail, transport)
 
     def _upgrade(self, head: Head, tail: bytes, transport: asyncio.Transport) -> asyncio.Protocol:
-        name = request_id(head)
+        name = request_id_of(head.get(b"x-request-id"))
         try:
             if head.content_length or head.chunked:
                 raise Malformed("a request for an upgrade must not have a body")

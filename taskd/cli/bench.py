@@ -9,8 +9,8 @@ import os
 import ssl
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from taskd.cli.caller import add_caller, token_of, trust_of
 from taskd.cli.load.queue import queue
 from taskd.cli.load.rest import rest
 from taskd.cli.load.rows import Row, table
@@ -18,7 +18,7 @@ from taskd.cli.load.sockets import sockets
 from taskd.cli.load.target import Target
 from taskd.cli.load.tasks import Tasks
 from taskd.cli.screen import has_colours, printable
-from taskd.config import SETTINGS, TOKEN_VARIABLE
+from taskd.config import SETTINGS
 from taskd.errors import ConfigError, TaskdError
 
 HERE = SETTINGS["http"].default
@@ -35,12 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("part", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)} (all)")
     parser.add_argument("--server", metavar="URL", help=f"where its HTTP is (default http://TASKD_HTTP, {HERE})")
-    parser.add_argument("--user", metavar="NAME", help="who calls, where the server takes it by their word")
-    # No flag has the token itself: everybody on the machine sees what a command is called with.
-    parser.add_argument("--token-file", metavar="FILE", help=f"the caller's token (the token itself: {TOKEN_VARIABLE})")
-    parser.add_argument("--ca", metavar="FILE", type=Path, help="by TLS: who signs the server's certificate (PEM)")
-    parser.add_argument("--cert", metavar="FILE", type=Path, help="the caller's own certificate (PEM)")
-    parser.add_argument("--key", metavar="FILE", type=Path, help="its key (PEM)")
+    add_caller(parser)
     parser.add_argument("--seconds", metavar="N", type=_positive, default=3.0, help="of each REST row (3)")
     parser.add_argument("--connections", metavar="N", type=_count, default=32, help="of REST (32)")
     parser.add_argument("--tasks", metavar="N", type=_count, default=2000, help="of the queue, and to be read (2000)")
@@ -84,7 +79,7 @@ class Progress:
 def run(asked: argparse.Namespace) -> int:
     """Measure, print, and leave the server as it was; 1 when a row has no figure."""
     server = asked.server or f"http://{os.environ.get(SETTINGS['http'].variable) or HERE}"
-    target = Target(server, _token(asked.token_file), asked.user, _context(asked))
+    target = Target(server, token_of(asked), asked.user, _context(asked))
     parts = [name for name in PARTS if name in asked.part] or list(PARTS)
     print(f"taskd bench: {target.url}, {', '.join(parts)}; its tasks are deleted at the end", file=sys.stderr)
     rows = asyncio.run(_measure(target, parts, asked))
@@ -125,25 +120,15 @@ async def _clean(tasks: Tasks) -> None:
         print(f"\ntaskd bench: {printable(words)}", file=sys.stderr)
 
 
-def _token(file: str | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        return Path(file).read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--token-file: can't read {file}: {error}") from None
-
-
 def _context(asked: argparse.Namespace) -> ssl.SSLContext | None:
     """Return how the server and the caller prove who they are, or None where nothing was said of it."""
-    if (asked.cert is None) != (asked.key is None) or (asked.ca is None and asked.cert is not None):
-        raise ConfigError("--cert and --key go together, and with --ca")
-    if asked.ca is None:
+    trust = trust_of(asked)
+    if trust is None:
         return None
     try:
-        context = ssl.create_default_context(cafile=str(asked.ca))
-        if asked.cert is not None:
-            context.load_cert_chain(asked.cert, asked.key, password="")
+        context = ssl.create_default_context(cafile=str(trust.ca))
+        if trust.cert is not None:
+            context.load_cert_chain(trust.cert, trust.key, password="")
     except (OSError, ValueError) as error:
         raise ConfigError(f"--ca, --cert or --key: {error}") from None
     return context

@@ -8,18 +8,17 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from taskd.cli.caller import add_caller, token_of, trust_of
 from taskd.cli.screen import event_line, has_colours, printable, printable_json, table
-from taskd.client import Client, EventsMissed, Trust
-from taskd.config import SETTINGS, TOKEN_VARIABLE
+from taskd.client import Client, EventsMissed
+from taskd.config import SETTINGS
 from taskd.domain.codec import encode_page, encode_task
 from taskd.domain.event import Event
 from taskd.domain.model import Status, Task
 from taskd.domain.search import encode_search_page
-from taskd.errors import ConfigError
 
 HERE = SETTINGS["grpc"].default
 
@@ -30,12 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the calls, each with its own flags and those that all have."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--server", metavar="HOST:PORT", help=f"where its gRPC is (TASKD_GRPC; default {HERE})")
-    common.add_argument("--user", metavar="NAME", help="who calls, where the server takes it by their word")
-    # No flag has the token itself: everybody on the machine sees what a command is called with.
-    common.add_argument("--token-file", metavar="FILE", help=f"the caller's token (the token itself: {TOKEN_VARIABLE})")
-    common.add_argument("--ca", metavar="FILE", type=Path, help="by TLS: who signs the server's certificate (PEM)")
-    common.add_argument("--cert", metavar="FILE", type=Path, help="the caller's own certificate (PEM)")
-    common.add_argument("--key", metavar="FILE", type=Path, help="its key (PEM)")
+    add_caller(common)
     common.add_argument("--json", action="store_true", help="print JSON: what REST answers, and events one a line")
     calls = parser.add_subparsers(dest="call", metavar="CALL", required=True)
 
@@ -99,24 +93,13 @@ def run(asked: argparse.Namespace) -> int:
     """Make one call."""
     target = asked.server or os.environ.get(SETTINGS["grpc"].variable) or HERE
 
-    trust = None if asked.ca is None else Trust(asked.ca, asked.cert, asked.key)
-    if (asked.cert is None) != (asked.key is None) or (trust is None and asked.cert is not None):
-        raise ConfigError("--cert and --key go together, and with --ca")
+    trust = trust_of(asked)
 
     async def go() -> int:
-        async with Client(target, user=asked.user, token=_token(asked.token_file), trust=trust) as client:
+        async with Client(target, user=asked.user, token=token_of(asked), trust=trust) as client:
             return await _CALLS[asked.call](client, asked)
 
     return asyncio.run(go())
-
-
-def _token(file: str | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        return Path(file).read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--token-file: can't read {file}: {error}") from None
 
 
 def _given(asked: argparse.Namespace, *names: str) -> dict[str, Any]:

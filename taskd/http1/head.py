@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from taskd.http1.limits import BadRequest, Limits
 
@@ -37,6 +37,9 @@ _ONCE = frozenset(
 _LENGTH_DIGITS = 20  # as h11: more can't be meant, whatever the zeros in front
 
 Fields = tuple[tuple[bytes, bytes], ...]
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Section(NamedTuple):
@@ -305,18 +308,18 @@ class HeadMemo:
         head = self._heads.get(raw)
         if head is None:
             head = parse_head(raw, self._limits, self._section)
-            if self._entries and len(raw) <= self._size:
-                if len(self._heads) >= self._entries:
-                    del self._heads[next(iter(self._heads))]
-                self._heads[raw] = head
+            self._keep(self._heads, raw, head, len(raw))
         return head
 
     def _section(self, raw: bytes, version: tuple[int, int], limits: Limits) -> Section:
         section = self._sections.get((raw, version))
         if section is None:
             section = parse_section(raw, version, limits)
-            if self._entries and len(raw) <= self._size:
-                if len(self._sections) >= self._entries:
-                    del self._sections[next(iter(self._sections))]
-                self._sections[raw, version] = section
+            self._keep(self._sections, (raw, version), section, len(raw))
         return section
+
+    def _keep(self, kept: dict[K, V], key: K, value: V, size: int) -> None:
+        if self._entries and size <= self._size:
+            if len(kept) >= self._entries:
+                del kept[next(iter(kept))]
+            kept[key] = value

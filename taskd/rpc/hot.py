@@ -13,15 +13,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from taskd.cache.ttl import TTLCache
 from taskd.clock import Clock, monotonic
 from taskd.domain.model import User
+from taskd.service.again import GivenAnswers
 from taskd.service.ports import View
 
 logger = logging.getLogger("taskd.grpc")
-
-KEPT, KEPT_BYTES, KEPT_FOR = 1000, 8 * 1024 * 1024, 60.0
-"""Answers that are kept, their bytes with those of what was said, and for how many seconds."""
 
 LARGEST = 64 * 1024
 """Bytes of an answer that is kept."""
@@ -42,10 +39,11 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Hot:
-    """An answer, and to whom it was given."""
+    """An answer: what it shows, to whom, and its message."""
 
-    shown: Shown
+    view: View
     user: User
+    body: bytes
 
 
 class HotAnswers:
@@ -60,19 +58,13 @@ class HotAnswers:
     def __init__(
         self, still: Callable[[View], bool], believes: Callable[[User], bool], clock: Clock = monotonic
     ) -> None:
-        self._still = still
+        self._given: GivenAnswers[Said, Hot] = GivenAnswers(still, believes, logger, clock)
         self._believes = believes
-        self._kept: TTLCache[Said, Hot] = TTLCache(ttl=KEPT_FOR, entries=KEPT, size=KEPT_BYTES, clock=clock)
 
     def find(self, said: Said) -> bytes | None:
         """Return the answer to a call, if it is known and may be given."""
-        hot = self._kept.get(said)
-        if hot is None or logger.isEnabledFor(logging.INFO):
-            return None
-        if not self._believes(hot.user) or not self._still(hot.shown.view):
-            self._kept.pop(said)
-            return None
-        return hot.shown.body
+        hot = self._given.find(said)
+        return None if hot is None else hot.body
 
     def keep(self, said: Said, user: User, shown: Shown) -> None:
         """Keep an answer that is about to be given, if it may be given again."""
@@ -82,5 +74,4 @@ class HotAnswers:
         if any(name in _OWN for name, _ in metadata):
             return
         size = len(shown.body) + len(request) + sum(len(name) + len(value) for name, value in metadata)
-        self._kept.expire(16)
-        self._kept.put(said, Hot(shown, user), size=size)
+        self._given.keep(said, Hot(shown.view, user, shown.body), size)

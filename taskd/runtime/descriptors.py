@@ -36,14 +36,16 @@ def raise_limit() -> int:
     return limit()
 
 
-def reset(transport: asyncio.Transport) -> None:
-    """Drop a connection; one whose client takes nothing, at both ends, or the kernel would keep what it has for it.
+def reset_at_close(found: socket.socket) -> None:
+    """Have the connection reset when it is closed, and what is unsent discarded (socket(7), SO_LINGER of 0)."""
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    socket(7), SO_LINGER: with a time of 0, closing discards what is unsent and resets the connection.
-    """
+
+def reset(transport: asyncio.Transport) -> None:
+    """Drop a connection; one whose client takes nothing, at both ends, or the kernel would keep what it has for it."""
     found: socket.socket | None = transport.get_extra_info("socket")
     if found is not None and transport.get_write_buffer_size():
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_at_close(found)
     transport.abort()
 
 

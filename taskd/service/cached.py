@@ -152,7 +152,7 @@ class CachedReads:
             nonlocal result
             result = "miss"
             view = await load()
-            if isinstance(cache, MemoryCache):
+            if self._memory is not None:
                 view = View(view.body, view.etag, view.owner, view.next_cursor, key)
             if found.ticket is not None:
                 cache.put(key, found.ticket, view)

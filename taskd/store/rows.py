@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from taskd.domain.event import Event, EventKey, EventType
@@ -15,9 +14,6 @@ TASK_COLUMNS = 25
 EVENT_COLUMNS = 4
 """Columns that `event_rows` has before those of the task: xid, seq, type, at. Behind them it has `was`."""
 
-_BARE: dict[str, Any] = dict.fromkeys(field.name for field in fields(Task)) | {
-    "owner": "", "title": "", "description": "", "payload_json": "{}", "max_attempts": 0, "timeout_seconds": 0.0,
-}  # fmt: skip
 # By their words: to look one up is cheaper than to ask an Enum.
 _STATUSES = {status.value: status for status in Status}
 _TYPES = {type_.value: type_ for type_ in EventType}
@@ -38,16 +34,16 @@ def event_of(row: Row) -> Event:
 def bare_event_of(row: Row) -> Event:
     """Return the event in a row of `events.read_bare`; of its task, what that does not have is empty."""
     values: tuple[Any, ...] = tuple(row)
+    task_id, kind, status, priority, run_at, attempt, version, started_at = values[4:12]
     error_type, error_at, cancel_requested_at, was = values[12:16]
-    task = object.__new__(Task)
-    known = task.__dict__
-    known.update(_BARE)
-    known["id"], known["kind"], known["status"] = values[4], values[5], _STATUSES[values[6]]
-    known["priority"], known["run_at"], known["attempt"], known["version"], known["started_at"] = values[7:12]
-    known["created_at"] = known["updated_at"] = values[3]
-    known["cancel_requested_at"] = cancel_requested_at
-    if error_type is not None:
-        known["error"] = Failure(error_type, "", 0, error_at)
+    at = values[3]
+    error = None if error_type is None else Failure(error_type, "", 0, error_at)
+    task = Task.of(
+        (
+            task_id, "", kind, "", "", "{}", _STATUSES[status], priority, run_at, attempt, 0, 0.0,
+            None, None, None, error, version, at, at, started_at, None, cancel_requested_at,
+        )
+    )  # fmt: skip
     return _event(values, task, was)
 
 

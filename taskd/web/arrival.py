@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
+from taskd.runtime.descriptors import reset_at_close
 from taskd.tls import Tls
 from taskd.web.host import Host
 
@@ -101,8 +101,7 @@ class Arrival:
             return
         # It is closed already when the handshake has just failed.
         with contextlib.suppress(OSError):
-            # socket(7): closing resets the connection.
-            self._accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_at_close(self._accepted)
         self._arriving.cancel()
 
     def abort(self) -> None:

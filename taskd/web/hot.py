@@ -18,20 +18,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskd import log
-from taskd.cache.ttl import TTLCache
 from taskd.clock import Clock, monotonic
 from taskd.domain.model import User
 from taskd.http1.encode import http_date, response_head
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.registry import Counter, Histogram
+from taskd.service.again import KEPT, GivenAnswers
 from taskd.service.ports import View
 from taskd.web.answers import PIECE
 from taskd.web.message import Request, Response
 
 logger = logging.getLogger("taskd.http")
-
-KEPT, KEPT_BYTES, KEPT_FOR = 1000, 8 * 1024 * 1024, 60.0
-"""Answers that are kept, their bytes with those of their requests, and for how many seconds."""
 
 _ANEW = frozenset(("X-Request-Id",))
 _OWN = (b"x-request-id", b"traceparent")
@@ -67,11 +64,9 @@ class HotAnswers:
         catalog: Catalog,
         clock: Clock = monotonic,
     ) -> None:
-        self._still = still
-        self._believes = believes
+        self._given: GivenAnswers[bytes, Hot] = GivenAnswers(still, believes, logger, clock)
         self._catalog = catalog
         self._clock = clock
-        self._kept: TTLCache[bytes, Hot] = TTLCache(ttl=KEPT_FOR, entries=KEPT, size=KEPT_BYTES, clock=clock)
         self._seen: dict[bytes, None] = {}
         """Requests that were made once: only who asks again is likely to ask once more."""
         self._second = -1
@@ -80,12 +75,9 @@ class HotAnswers:
 
     def find(self, data: bytes) -> bytes | None:
         """Return the answer to a request whose bytes these are, if it is known and may be given."""
-        hot = self._kept.get(data)
-        if hot is None or logger.isEnabledFor(logging.INFO):
-            return None
         begun = self._clock()
-        if not self._believes(hot.user) or not self._still(hot.view):
-            self._kept.pop(data)
+        hot = self._given.find(data)
+        if hot is None:
             return None
         hot.requests.inc()
         second = int(time.time())
@@ -118,5 +110,4 @@ class HotAnswers:
         rest = fields + answer.body
         series = self._catalog.http_requests.labels("GET", request.route, "200")
         timed = self._catalog.http_seconds.labels("GET", request.route)
-        self._kept.expire(16)
-        self._kept.put(head.raw, Hot(view, request.user, rest, series, timed), size=len(head.raw) + len(rest))
+        self._given.keep(head.raw, Hot(view, request.user, rest, series, timed), len(head.raw) + len(rest))

@@ -28,7 +28,6 @@ from taskd.http1.encode import response_head
 from taskd.http1.head import Head
 from taskd.http1.limits import BadRequest
 from taskd.http1.target import split
-from taskd.log import request_id_of
 from taskd.service.auth import TooManyCalls
 from taskd.ws.protocol import SocketProtocol
 
@@ -90,11 +89,6 @@ class Refusal(Exception):
         self.status = status
         self.message = message
         self.headers = tuple(headers)
-
-
-def request_id(head: Head) -> str:
-    """Return the client's `X-Request-Id` if it is 1 to 128 visible ASCII characters, else a new one."""
-    return request_id_of(head.get(b"x-request-id"))
 
 
 async def read_opening(head: Head, peer: str, admit: Admit, origins: Collection[str]) -> Opening:

@@ -20,6 +20,7 @@ from taskd.clock import Clock, monotonic
 from taskd.domain.event import Event
 from taskd.errors import TaskdError, Unavailable
 from taskd.http1.head import Head
+from taskd.log import request_id_of
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.budget import Budget
 from taskd.runtime.supervisor import Supervisor
@@ -27,7 +28,7 @@ from taskd.service.ports import Feed, Hold
 from taskd.ws.connection import Connection
 from taskd.ws.deadlines import Deadlines
 from taskd.ws.frames import Batch
-from taskd.ws.handshake import Admit, Opening, Refusal, accept, read_opening, refusal, request_id, status_of
+from taskd.ws.handshake import Admit, Opening, Refusal, accept, read_opening, refusal, status_of
 from taskd.ws.refused import Refused
 from taskd.ws.registry import Registry
 from taskd.ws.resume import Pause, Resumer
@@ -216,7 +217,7 @@ class Hub:
             transport: to whoever sent it.
         """
         head, begun, opening = entry
-        request = request_id(head)
+        request = request_id_of(head.get(b"x-request-id"))
         if transport.is_closing():
             # Nobody would tell of its end any more.
             return asyncio.Protocol()
