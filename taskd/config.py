@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskd.domain.token import TOKEN
 from taskd.errors import ConfigError
@@ -39,8 +39,7 @@ TOKEN_VARIABLE = "TASKD_TOKEN"
 """The token of who calls a server by `taskd task` or `taskd bench`: no setting of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """What is declared of one setting. `default` is as a user would write it; "" is none."""
 
     kind: Kind
@@ -186,7 +185,7 @@ class Settings:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    field.name: dataclasses.replace(field.metadata["setting"], name=field.name)
+    field.name: field.metadata["setting"]._replace(name=field.name)
     for field in dataclasses.fields(Settings)
 }
 """Every setting by its name, in the order of the documentation."""

@@ -24,11 +24,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """One wrong field of a request: its path (`tasks[3].title`) and what is wrong with it."""
 
     field: str

@@ -12,9 +12,8 @@ import math
 import re
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -30,8 +29,7 @@ class Kind(Protocol):
         """Return the value; raise `ValueError` saying what it must be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where to listen. Port 0 lets the system choose."""
 
     host: str
@@ -58,8 +56,7 @@ def shown(raw: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """A text that matches `pattern` as a whole."""
 
     range: str
@@ -71,8 +68,7 @@ class Text:
         return raw
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -87,8 +83,7 @@ class Choice:
         return str(raw)
 
 
-@dataclass(frozen=True, slots=True)
-class Integer:
+class Integer(NamedTuple):
     """A whole number."""
 
     least: int
@@ -106,8 +101,7 @@ class Integer:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A number; with `off`, that word stands for None."""
 
     least: float
@@ -133,8 +127,7 @@ class Number:
         return math.isfinite(value) and self.least <= value <= self.most
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(NamedTuple):
     """An address to listen on; with `off`, that word stands for None."""
 
     off: bool = False
@@ -155,8 +148,7 @@ class Listen:
         return Address(match[1] or match[2], int(match[3]))
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
+class Url(NamedTuple):
     """A URL of one of a few schemes. It may hold a password, so no message repeats it."""
 
     schemes: tuple[str, ...]
@@ -183,8 +175,7 @@ class Url:
         return raw
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A path; `~` is the home directory."""
 
     range: str = "a path"
@@ -195,8 +186,7 @@ class File:
         return Path(raw).expanduser()
 
 
-@dataclass(frozen=True, slots=True)
-class Several:
+class Several(NamedTuple):
     """Several values of one kind: separated by commas, as a list in TOML, or by repeating the flag."""
 
     kind: Text
@@ -215,8 +205,7 @@ class Several:
         return tuple(dict.fromkeys(self.kind.read(word) for word in words))
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(NamedTuple):
     """What nobody is to see: no message repeats it, and neither does `repr`."""
 
     range: str
@@ -228,8 +217,7 @@ class Secret:
         return raw
 
 
-@dataclass(frozen=True, slots=True)
-class Networks:
+class Networks(NamedTuple):
     """Addresses and networks, as text with commas between, or as a list."""
 
     range: str = "addresses or networks such as 10.0.0.0/8, with commas between"
@@ -242,8 +230,7 @@ class Networks:
             raise ValueError(f"must be {self.range}, not {shown(raw)}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """Numbers above zero that grow: as text with commas between, or as a list."""
 
     most: int

@@ -10,6 +10,7 @@ import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from taskd.config import Settings
 from taskd.errors import ConfigError
@@ -28,8 +29,7 @@ class Pem:
     """None: the other side is not asked for a certificate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """A client's side.
 
     Args:

@@ -12,7 +12,6 @@ is to be kept is only ever an offer, dropped where there is no room.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from taskd.cache.port import Key, Ticket
@@ -35,8 +34,7 @@ class Offer(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """What is to be sent at once. `all_ended`: everything that is kept has ended."""
 
     all_ended: bool

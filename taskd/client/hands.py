@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from taskd.client.session import STOPS, Session, attempt_message, key_of
 from taskd.domain.model import Task
@@ -137,8 +136,7 @@ def result_message(attempt: Attempt, verdict: Verdict | None) -> pb.Result:
 def _limits(task: Task, handler: Handler) -> Limits:
     """Return the limits of an attempt: the server holds it to the task's own, so a handler's can only be stricter."""
     limits = limits_of(task, handler)
-    return replace(
-        limits,
+    return limits._replace(
         timeout=min(limits.timeout, task.timeout_seconds),
         max_attempts=min(limits.max_attempts, task.max_attempts),
     )

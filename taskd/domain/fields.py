@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from taskd.domain.codec import MAX_DEPTH, Repeated, dump_json
@@ -23,8 +22,7 @@ MAX_SHOWN = 100
 """Characters of a name that are shown to whoever gave it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bad:
+class Bad(NamedTuple):
     """What is wrong with a value, as the end of a sentence that begins with the field's name."""
 
     message: str
@@ -62,8 +60,7 @@ def shown(name: str) -> str:
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in name[:MAX_SHOWN])
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """A string of `shortest` to `longest` characters (code points), that matches `pattern` as a whole."""
 
     shortest: int
@@ -81,7 +78,8 @@ class Text:
             return Bad(f"must be {self.shortest} to {self.longest} characters long, not {len(value)}")
         return value
 
-    read = check
+    def read(self, text: str) -> str | Bad:
+        return self.check(text)
 
     def schema(self) -> Schema:
         schema: Schema = {"type": "string", "minLength": self.shortest, "maxLength": self.longest}
@@ -89,8 +87,7 @@ class Text:
         return schema
 
 
-@dataclass(frozen=True, slots=True)
-class Integer:
+class Integer(NamedTuple):
     """A whole number from `least` to `most`; 5.0 is one too, as JSON Schema has it."""
 
     least: int
@@ -115,8 +112,7 @@ class Integer:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(NamedTuple):
     """A finite number above `above`, up to `most`."""
 
     above: float
@@ -139,15 +135,12 @@ class Number:
         return {"type": "number", "exclusiveMinimum": self.above, "maximum": self.most}
 
 
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
-)
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 # asyncpg's for PostgreSQL's infinities (its `infinity_datetime` and `negative_infinity_datetime`): stored as such, they
 # come back without a zone, and can't be reckoned with.
 _INFINITIES = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
-@dataclass(frozen=True, slots=True)
 class Time:
     """An RFC 3339 time; digits beyond microseconds are cut off, a leap second is the second after it.
 
@@ -177,8 +170,7 @@ class Time:
         return {"type": "string", "format": "date-time"}
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One of some strings."""
 
     values: tuple[str, ...]
@@ -188,7 +180,8 @@ class Choice:
             return Bad(f"must be one of: {', '.join(self.values)}")
         return value
 
-    read = check
+    def read(self, text: str) -> str | Bad:
+        return self.check(text)
 
     def schema(self) -> Schema:
         return {"type": "string", "enum": list(self.values)}
@@ -197,7 +190,6 @@ class Choice:
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-@dataclass(frozen=True, slots=True)
 class Id:
     """A UUID in its usual form of 36 characters."""
 
@@ -264,8 +256,7 @@ def _object_fault(value: dict[str, Any], place: str, depth: int, at: str) -> str
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class JsonObject:
+class JsonObject(NamedTuple):
     """A JSON object of at most `most_bytes` as compact UTF-8; comes out as that text."""
 
     most_bytes: int
@@ -292,8 +283,7 @@ class JsonObject:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf:
+class ListOf(NamedTuple):
     """A list of `shortest` to `longest` items, each checked; in a query, a parameter that may be repeated."""
 
     item: Field

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from taskd.domain.codec import Repeated
 from taskd.domain.fields import Bad, Choice, Field, Integer, JsonObject, ListOf, Number, Schema, Text, Time, shown
@@ -24,8 +23,7 @@ YEAR = 31_536_000
 UNSET: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A field of a form: how it is checked, what it means, and what it is when left out (UNSET: must be given)."""
 
     field: Field
@@ -128,7 +126,7 @@ NEW_TASK = Form(
 
 PATCH = Form(
     {
-        name: replace(entry, default=None, nullable=name != "title")
+        name: entry._replace(default=None, nullable=name != "title")
         for name, entry in NEW_TASK.entries.items()
         if name != "kind"
     }
@@ -158,8 +156,7 @@ SOCKET = Form(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TaskPatch:
+class TaskPatch(NamedTuple):
     """Fields to change, with their new values. `payload` is itself a merge patch (RFC 7396), None: to `{}`."""
 
     fields: Mapping[str, Any]
@@ -249,7 +246,7 @@ class _MergePatch:
         return JsonObject(MAX_PAYLOAD).schema()
 
 
-PATCH.entries["payload"] = replace(PATCH.entries["payload"], field=_MergePatch())
+PATCH.entries["payload"] = PATCH.entries["payload"]._replace(field=_MergePatch())
 
 
 def parse_patch(body: Any) -> TaskPatch:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from taskd.domain.cursor import decode_place, encode_place
@@ -29,8 +29,7 @@ PAGE_BYTES = 4 * 1024 * 1024
 _PLACE = struct.Struct(">16sQ")
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryQuery:
+class HistoryQuery(NamedTuple):
     """Which page: up to `limit` events of the task behind its version `after`."""
 
     task_id: UUID
@@ -43,8 +42,7 @@ class HistoryQuery:
         return encode_place(_PLACE.pack(self.task_id.bytes, self.after)) if self.after else None
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
+class HistoryPage(NamedTuple):
     """One page, oldest first; `next_cursor` is where the next one begins, None at the end."""
 
     events: tuple[Event, ...]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -63,8 +63,7 @@ class User:
         return self.role is Role.ADMIN
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Why an attempt failed: the error's type name, its message, the attempt, and when (database clock)."""
 
     type: str
@@ -130,8 +129,7 @@ class Task:
 _FIELDS = tuple(found.name for found in fields(Task))
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(NamedTuple):
     """What a caller asks to be created; made by `domain.forms` only, so its values are within their limits.
 
     `run_at` None means at once. `timeout_seconds` and `max_attempts` None mean the handler's own default, or the
@@ -148,8 +146,7 @@ class NewTask:
     timeout_seconds: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class ListQuery:
+class ListQuery(NamedTuple):
     """Which tasks to list. `owner` None: all owners (only for who sees all).
 
     `cursor` is the `next_cursor` of the page before.
@@ -165,8 +162,7 @@ class ListQuery:
     cursor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """One page of a list; `next_cursor` is where the next one begins, None at the end."""
 
     tasks: tuple[Task, ...]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from taskd.domain.retry import RetryPolicy
@@ -19,8 +19,7 @@ class Ending(StrEnum):
     RELEASED = "released"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The end of attempt `attempt` of a task, under the lease that claimed it.
 
     A store applies it only if that attempt still belongs to that lease. `delay` (seconds) is for `RETRY`;
@@ -37,8 +36,7 @@ class Outcome:
     delay: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a handler says of its progress: 0 to 1, and a note."""
 
     task_id: UUID

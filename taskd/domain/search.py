@@ -11,7 +11,6 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -28,8 +27,7 @@ MAX_QUERY = 1000
 HINT = "there is no word to search for: words such as «и» or «the», and signs, are in too many texts to tell them apart"
 
 
-@dataclass(frozen=True, slots=True)
-class SearchQuery:
+class SearchQuery(NamedTuple):
     """Which tasks to find. `owner` None: all owners (only for who sees all).
 
     `text` is in the syntax of `websearch_to_tsquery` (PostgreSQL manual, 12.3.2), as its user wrote it; `prefix` takes
@@ -45,8 +43,7 @@ class SearchQuery:
     cursor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One task that a search found.
 
     `title` and `description` are HTML: its words with those that were searched for in `<mark>`, all else escaped; of a
@@ -59,8 +56,7 @@ class Found:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
-class SearchPage:
+class SearchPage(NamedTuple):
     """One page of what was found, best first. `exact` False: there are at least `total`.
 
     `hint` says why nothing can be found, for a query that has no word to search for.

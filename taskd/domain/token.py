@@ -10,8 +10,8 @@ import hashlib
 import re
 import secrets
 import string
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from taskd.domain.model import Role
 
@@ -26,8 +26,7 @@ _BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
 MAX_NOTE = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """What is known of a token."""
 
     digest: bytes
@@ -36,8 +35,7 @@ class Token:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRecord:
+class TokenRecord(NamedTuple):
     """A token as it is listed: `id` is what it is revoked by."""
 
     id: int

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskd.http1.head import Head, HeadMemo, parse_fields
 from taskd.http1.limits import BadRequest, Limits
@@ -21,24 +21,20 @@ from taskd.http1.limits import BadRequest, Limits
 __all__ = ["BadRequest", "Body", "Closed", "End", "Event", "Head", "HeadMemo", "Limits", "NeedData", "Parser"]
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """The next piece of the content; never empty."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class End:
     """The request is complete."""
 
 
-@dataclass(frozen=True, slots=True)
 class NeedData:
     """Nothing more can be said before more bytes are fed."""
 
 
-@dataclass(frozen=True, slots=True)
 class Closed:
     """No further request will come; what the client still sends is not read."""
 

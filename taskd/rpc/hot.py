@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskd.clock import Clock, monotonic
 from taskd.domain.model import User
@@ -29,16 +29,14 @@ Said = tuple[str, bytes, tuple[tuple[str, str | bytes], ...]]
 """A call: its method, its message, its metadata."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """An answer that shows a view, encoded."""
 
     body: bytes
     view: View
 
 
-@dataclass(frozen=True, slots=True)
-class Hot:
+class Hot(NamedTuple):
     """An answer: what it shows, to whom, and its message."""
 
     view: View

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -106,11 +105,11 @@ class RemoteTasks:
         except TooLarge:
             if query.limit == 1:
                 raise
-            first = await self.list(user, replace(query, limit=query.limit // 2))
+            first = await self.list(user, query._replace(limit=query.limit // 2))
             if first.next_cursor is None:
                 return first
             left = query.limit - len(first.tasks)
-            rest = await self.list(user, replace(query, limit=left, cursor=first.next_cursor))
+            rest = await self.list(user, query._replace(limit=left, cursor=first.next_cursor))
             return Page((*first.tasks, *rest.tasks), rest.next_cursor)
         return Page(tuple(map(task_of, answer.tasks)), answer.next_cursor or None)
 
@@ -186,7 +185,7 @@ def _versions(if_match: Collection[int] | None) -> Collection[int]:
 
 def list_message(user: User, query: ListQuery) -> pb.ListTasksRequest:
     """Return a user's query as a request. Whose tasks he sees is known there, so only who sees all names an owner."""
-    request = list_request(query if user.sees_all else replace(query, owner=None))
+    request = list_request(query if user.sees_all else query._replace(owner=None))
     request.not_before = FRESH
     return request
 

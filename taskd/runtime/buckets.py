@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from taskd.clock import Clock, monotonic
 
@@ -20,8 +19,7 @@ MOST = 10_000
 """Buckets that are kept; beyond it the one unused for longest counts as full."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """What a bucket holds after something was taken from it, or was not.
 
     Args:

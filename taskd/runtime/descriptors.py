@@ -6,7 +6,7 @@ import asyncio
 import resource
 import socket
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 RESERVED = 96
 """For what is not a client: database, listener, Redis, gRPC's own, files; and for connections that are being accepted
@@ -49,8 +49,7 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
+class Shares(NamedTuple):
     """Connections that there are descriptors for: HTTP, and WebSockets.
 
     Each has a share of its own, so that neither can keep the other out.

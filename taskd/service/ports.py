@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from taskd.domain.event import LOG_START, Event, EventKey
@@ -90,8 +90,7 @@ class Reads(Protocol):
         """Return one page of tasks, which `parse_list_query` bound to what this user may see."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(NamedTuple):
     """Where a reader goes on; `recovered` False: events before `key` are gone, so it must read its tasks anew."""
 
     key: EventKey
@@ -145,8 +144,7 @@ Hold = Callable[[User, Callable[[], None]], Callable[[], None]]
 """Calls the second argument once the user's token is good no longer; the answer ends that."""
 
 
-@dataclass(frozen=True, slots=True)
-class PartHealth:
+class PartHealth(NamedTuple):
     """Whether one part works, and what is to be said about it."""
 
     ok: bool

@@ -10,9 +10,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from taskd.errors import ConfigError, StartError
 
@@ -22,8 +22,7 @@ OLDEST = 14
 DEBIAN = Path("/usr/lib/postgresql")
 
 
-@dataclass(frozen=True, slots=True)
-class Binaries:
+class Binaries(NamedTuple):
     """A directory with `postgres` and `initdb` of one major version.
 
     `tree` is what must be copied to have them elsewhere: directories that lie side by side, or nothing when they

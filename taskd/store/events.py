@@ -16,8 +16,8 @@ worth of permissions and a slot that fills the disk when nobody reads).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from taskd.domain.event import Event, EventKey
 from taskd.store.pool import Database
@@ -25,8 +25,7 @@ from taskd.store.rows import bare_event_of, event_of
 from taskd.store.statements import load
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Events in order, and the database's time at which they were read.
 
     `pending` says that others are committed and wait for an older transaction to end. Transactions below `low` had
@@ -40,8 +39,7 @@ class Batch:
     high: int
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Which log this is (`epoch`, 8 bytes), the greatest key that was dropped from it, and its present end."""
 
     epoch: bytes

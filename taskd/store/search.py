@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -120,7 +119,7 @@ class SearchStore:
         results: list[Found] = []
         while True:
             left = query.limit - len(results)
-            rows = await self._look(session, replace(query, limit=left), words, place)
+            rows = await self._look(session, query._replace(limit=left), words, place)
             found = [row for row in rows if row["id"] is not None]
             results += map(_found, found[:left])
             number, more = rows[0]["number"], place.more if place.window else rows[0]["more"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from taskd.clock import Clock
 from taskd.http1.head import HeadMemo
@@ -37,8 +36,7 @@ class Phase(enum.Enum):
     CLOSING = "sending what is left"
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(NamedTuple):
     """Seconds that a client has: for a head, for a body, between requests, to take an answer, to go."""
 
     head: float = 10.0

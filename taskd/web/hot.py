@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskd import log
 from taskd.clock import Clock, monotonic
@@ -35,8 +35,7 @@ _OWN = (b"x-request-id", b"traceparent")
 """Fields that make a request one of a kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hot:
+class Hot(NamedTuple):
     """One answer: what it shows, to whom, and what is the same each time."""
 
     view: View

@@ -23,7 +23,7 @@ NOBODY = User("")
 """Calls, as long as nobody has asked who it is."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Request:
     """One request, read whole. `path`, `query` and what follows are filled in on its way to the handler."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskd.domain.access import Access
 from taskd.domain.codec import dump_json
@@ -18,8 +18,7 @@ from taskd.web.message import JSON, Request, Response
 from taskd.web.router import Reply, Route
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """One form of the metrics."""
 
     media_type: str

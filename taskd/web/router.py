@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskd.domain.access import Access
 from taskd.domain.fields import Bad, Id
@@ -21,8 +20,7 @@ METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 _ID = Id()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a call may answer, for OpenAPI: a schema by name or in place, None for an empty body."""
 
     meaning: str
@@ -30,8 +28,7 @@ class Reply:
     headers: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One call: how it is reached, what it takes, what it answers.
 
     `path` has literal segments and at most one `{id}`. `query` is checked by the router, unless `own_query` says that

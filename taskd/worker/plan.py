@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from taskd.domain.model import Task
 from taskd.domain.outcome import Ending, ending_of_failure, wait_before_retry
@@ -31,8 +31,7 @@ class Stop(IntEnum):
     LOST = 4  # the lease is lost: the attempt is somebody else's to judge
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What holds for one attempt: the handler's values where it has them, else the task's own."""
 
     timeout: float
@@ -49,8 +48,7 @@ def limits_of(task: Task, handler: Handler) -> Limits:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of an attempt; the fields are those of `Outcome`."""
 
     ending: Ending

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from taskd.domain.codec import dump_json
 from taskd.domain.fields import json_fault
@@ -22,22 +23,19 @@ class ResultError(Exception):
     """A handler returned what can't be stored. The message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(NamedTuple):
     """The handler returned this, as JSON text."""
 
     result_json: str
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(NamedTuple):
     """The handler raised this."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """A worker elsewhere says that it failed: the error's name and message.
 
     `after` is in how many seconds it is to be tried again (None: as the policy has it); `final`: not at all.

@@ -74,7 +74,7 @@ class RemoteAttempt(BaseAttempt):
         self._session.settle(self, stored)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Outgoing:
     """What is to be said to a worker."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from taskd.domain.codec import Repeated, read_json
@@ -32,8 +31,7 @@ FORMS: Mapping[str, Form] = {"subscribe": SUBSCRIBE, "ping": PING}
 """Messages of clients, by their `type`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(NamedTuple):
     """Which events a connection wants; an empty set restricts nothing."""
 
     kinds: frozenset[str] = frozenset()
@@ -58,7 +56,6 @@ class Filter:
 ALL = Filter()
 
 
-@dataclass(frozen=True, slots=True)
 class Ping:
     """The client asks for a sign of life."""
 

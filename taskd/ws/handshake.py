@@ -10,9 +10,9 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from logging import WARNING, getLogger
+from typing import NamedTuple
 
 from websockets.exceptions import InvalidHeader
 from websockets.server import ServerProtocol
@@ -72,8 +72,7 @@ _quiet.setLevel(WARNING)
 _ORIGIN = re.compile(r"https?://([^/?#@]+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(NamedTuple):
     """What a good request asks for; `after` is the text of a cursor, or None."""
 
     user: User

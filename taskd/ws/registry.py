@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from taskd.domain.model import User
 
@@ -22,8 +21,7 @@ class Member(Protocol):
 M = TypeVar("M", bound=Member)
 
 
-@dataclass(frozen=True, slots=True)
-class Displaced(Generic[M]):
+class Displaced(NamedTuple, Generic[M]):
     """A connection that had to give way, and what it is to be told."""
 
     member: M

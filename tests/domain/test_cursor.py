@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -35,13 +34,13 @@ def test_a_list_cursor_is_read_as_it_was_written(at: datetime, number: int) -> N
 @pytest.mark.parametrize(
     "other",
     [
-        replace(QUERY, owner="bob"),
-        replace(QUERY, owner=None),
-        replace(QUERY, statuses=()),
-        replace(QUERY, kind=None),
-        replace(QUERY, created_after=PLACE[0]),
-        replace(QUERY, created_before=PLACE[0]),
-        replace(QUERY, newest_first=False),
+        QUERY._replace(owner="bob"),
+        QUERY._replace(owner=None),
+        QUERY._replace(statuses=()),
+        QUERY._replace(kind=None),
+        QUERY._replace(created_after=PLACE[0]),
+        QUERY._replace(created_before=PLACE[0]),
+        QUERY._replace(newest_first=False),
     ],
 )
 def test_a_cursor_of_another_list_is_refused(other: ListQuery) -> None:
@@ -50,7 +49,7 @@ def test_a_cursor_of_another_list_is_refused(other: ListQuery) -> None:
 
 
 def test_the_size_of_a_page_may_change_on_the_way() -> None:
-    assert decode_list_cursor(replace(QUERY, limit=7), encode_list_cursor(QUERY, PLACE)) == PLACE
+    assert decode_list_cursor(QUERY._replace(limit=7), encode_list_cursor(QUERY, PLACE)) == PLACE
 
 
 def test_a_time_beyond_the_calendar_is_refused() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from unicodedata import normalize
 from uuid import UUID
@@ -118,11 +117,11 @@ def test_a_cursor_behind_a_window_is_read_as_it_was_written(before: int, older: 
 @pytest.mark.parametrize(
     "other",
     [
-        replace(QUERY, owner="ben"),
-        replace(QUERY, text="other"),
-        replace(QUERY, prefix=True),
-        replace(QUERY, statuses=()),
-        replace(QUERY, kind=None),
+        QUERY._replace(owner="ben"),
+        QUERY._replace(text="other"),
+        QUERY._replace(prefix=True),
+        QUERY._replace(statuses=()),
+        QUERY._replace(kind=None),
     ],
 )
 def test_a_cursor_of_another_search_is_refused(other: SearchQuery) -> None:
@@ -131,7 +130,7 @@ def test_a_cursor_of_another_search_is_refused(other: SearchQuery) -> None:
 
 
 def test_the_size_of_a_page_may_change_on_the_way() -> None:
-    assert decode_search_cursor(replace(QUERY, limit=3), encode_search_cursor(QUERY, AT)) == AT
+    assert decode_search_cursor(QUERY._replace(limit=3), encode_search_cursor(QUERY, AT)) == AT
 
 
 @given(st.text(max_size=130))

@@ -217,7 +217,7 @@ async def test_late_and_foreign_outcomes_are_refused(
     good = Outcome(running.id, 1, lease, Ending.RETRY, error_type="E", error_message="m")
     other = uuid4()
     await leases.register(other, "worker", "w")
-    for bad in (replace(good, lease=other), replace(good, attempt=2), replace(good, task_id=uuid4())):
+    for bad in (good._replace(lease=other), good._replace(attempt=2), good._replace(task_id=uuid4())):
         assert await claims.finish(bad) is None
         assert not await claims.report(Report(bad.task_id, bad.attempt, bad.lease, 0.5, None))
     assert await tasks.get_many([running.id]) == [running]
@@ -225,7 +225,7 @@ async def test_late_and_foreign_outcomes_are_refused(
     await claims.promote()
     assert [task.attempt for task in await claims.claim(lease, ["default"], 1)] == [2]
     # The first attempt's end again, though the same lease now runs the second.
-    late, own = await claims.finish_many([good, replace(good, attempt=2, ending=Ending.DONE, result_json="0")])
+    late, own = await claims.finish_many([good, good._replace(attempt=2, ending=Ending.DONE, result_json="0")])
     assert late is None
     assert own is Status.DONE
     assert [task.result for task in await tasks.get_many([running.id])] == [0]
@@ -235,7 +235,7 @@ async def test_of_two_ends_of_one_attempt_in_a_batch_the_first_counts(
     running: Task, claims: ClaimStore, lease: UUID
 ) -> None:
     done = Outcome(running.id, 1, lease, Ending.DONE, "1")
-    first, second = await claims.finish_many([done, replace(done, ending=Ending.CANCELLED)])
+    first, second = await claims.finish_many([done, done._replace(ending=Ending.CANCELLED)])
     assert (first, second) == (Status.DONE, None)
 
 
@@ -245,7 +245,7 @@ async def test_many_outcomes_at_once_each_get_their_own_answer(
     await make.many(50)
     batch = await claims.claim(lease, ["default"], 50)
     outcomes = [Outcome(task.id, 1, lease, Ending.DONE, str(n)) for n, task in enumerate(batch)]
-    outcomes[7] = replace(outcomes[7], attempt=9)
+    outcomes[7] = outcomes[7]._replace(attempt=9)
     answers = await asyncio.gather(*map(claims.finish, outcomes))
     assert answers == [None if n == 7 else Status.DONE for n in range(50)]
     stored = {task.id: task.result for task in await tasks.get_many([task.id for task in batch])}

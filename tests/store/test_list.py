@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -25,7 +24,7 @@ async def pages(tasks: TaskStore, query: ListQuery) -> AsyncIterator[tuple[Task,
         yield page.tasks
         if page.next_cursor is None:
             return
-        query = replace(query, cursor=page.next_cursor)
+        query = query._replace(cursor=page.next_cursor)
 
 
 async def everything(tasks: TaskStore, query: ListQuery) -> list[UUID]:

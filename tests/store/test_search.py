@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -31,7 +30,7 @@ def store(database: Database) -> SearchStore:
 
 
 async def titles(store: SearchStore, text: str, **fields: object) -> list[str]:
-    query = replace(SearchQuery("ann", text), **fields)
+    query = SearchQuery("ann", text)._replace(**fields)
     return [found.task.title for found in (await store.search(query)).results]
 
 
@@ -41,7 +40,7 @@ async def pages(store: SearchStore, query: SearchQuery) -> AsyncIterator[SearchP
         yield page
         if page.next_cursor is None:
             return
-        query = replace(query, cursor=page.next_cursor)
+        query = query._replace(cursor=page.next_cursor)
 
 
 MORPHOLOGY = [
@@ -298,7 +297,7 @@ async def test_pages_neither_repeat_nor_skip_what_was_there_all_along(database: 
         seen += [found.task.id for found in page.results]
         if page.next_cursor is None:
             break
-        query = replace(query, cursor=page.next_cursor)
+        query = query._replace(cursor=page.next_cursor)
         change = data.draw(st.sampled_from(["nothing", "create", "delete", "unmatch"]))
         if change == "create":
             await make.one("отчёт отчёт отчёт", owner=owner)

@@ -7,8 +7,7 @@ import json
 import math
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from taskd import __version__
@@ -30,8 +29,7 @@ class Refused(TaskdError):
     """The server does not do what is asked of it, or not for this caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the server said to one request."""
 
     status: int
