@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import sys
 from collections.abc import Sequence
@@ -33,12 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="taskd", description="A task server in one small process.")
     parser.add_argument("--version", action="version", version=f"taskd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
+    named = words[:1] if set(words[:1]) & COMMANDS.keys() else []
+    # Only the command that runs is made and imported: a start should not wait for the others.
+    for name in named or COMMANDS:
+        summary = COMMANDS[name]
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        # Only the command that runs is imported: a start should not wait for the others.
-        if words[:1] == [name]:
+        if named:
             with no_collection():
                 module = importlib.import_module(f"taskd.cli.{name}")
+                # It is there to stay, so no later collection needs to look at it.
+                gc.freeze()
             module.add_arguments(command)
     asked = parser.parse_args(words)
     try:

@@ -27,8 +27,13 @@ to walk through requests that are being answered and tasks that are cached. So m
 def run(main: Coroutine[Any, Any, int]) -> int:
     """Run a server's main coroutine to its end, and return its exit code: on uvloop, where that is installed."""
     gc.set_threshold(*COLLECT_AFTER)
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        return runner.run(main)
+    # Until it has started: what is made by then is nearly all there to stay.
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+            return runner.run(main)
+    finally:
+        gc.enable()
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -84,6 +89,7 @@ async def _run(app: Taskd, started: Callable[[], Awaitable[None]], asked: asynci
         await starting
         # What is there now stays.
         gc.freeze()
+        gc.enable()
         await started()
         await asyncio.wait((signalled, app.failed), return_when=asyncio.FIRST_COMPLETED)
         return 1 if app.failed.done() else 0
