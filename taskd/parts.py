@@ -18,6 +18,7 @@ from taskd.front import ANSWER_WITHIN, Front
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.lag import LoopLag
 from taskd.runtime.supervisor import Supervisor
+from taskd.runtime.together import together
 from taskd.service.auth import Gate
 from taskd.service.census import Census
 from taskd.service.feed import RING_EVENTS, LogFeed
@@ -218,29 +219,38 @@ class Parts:
             ConfigError, StartError, Unavailable: what is missing; call `stop` then.
         """
         settings = self.settings
-        await self.database.open()
-        await self.renewals.open()
+        # Side by side: for each, the server begins a process of its own.
+        await together(self.database.open(), self.renewals.open(), self.listener.open())
         if await pending(self.database):
             await migrate(settings.database_listen_url or self.database.url)
-        await configure(self.database, settings.search_config, rebuild=False)
-        if not self.gate.by_word and not await self.tokens.any():
-            logger.warning("nobody has a token yet: %s", FIRST_TOKEN)
+        await together(self._look(), self._register())
+        # What was committed before this process listened, by others who did not know of it, was told to nobody here.
+        self.feed.wake()
         self.gate.start()
-        await self.feed.start()
-        self._follow()
         self.census.start()
         if self.front.cache is not None:
             await self.front.cache.start()
         self.notifier.start()
-        await (self.keeper if self.worker is None else self.worker).start()
-        await self.listener.start()
-        # What was committed before this process listened, by others who did not know of it, was told to nobody here.
-        self.feed.wake()
+        if self.worker is not None:
+            await self.worker.start()
         self.lag.start()
         self.health.started()
         if self.grpc is not None and settings.grpc is not None:
             await self.grpc.start(settings.grpc.host, settings.grpc.port)
         await self.front.http.start(settings.http.host, settings.http.port)
+
+    async def _look(self) -> None:
+        """See whether the database fits the settings, and follow its log."""
+        await configure(self.database, self.settings.search_config, rebuild=False)
+        if not self.gate.by_word and not await self.tokens.any():
+            logger.warning("nobody has a token yet: %s", FIRST_TOKEN)
+        await self.feed.start()
+        self._follow()
+
+    async def _register(self) -> None:
+        """Make this process known, and hear of others: its lease first, whose lock the listening connection holds."""
+        await self.keeper.start()
+        await self.listener.start()
 
     def reload(self) -> None:
         """Read the certificates again.

@@ -73,13 +73,29 @@ class Listener:
         connection = self._connection
         return None if connection is None or connection.is_closed() else connection.get_server_pid()
 
-    async def start(self) -> None:
-        """Connect, and keep connected.
+    async def open(self) -> None:
+        """Connect, and hear nothing yet: ahead of `start`, which then need not. Does nothing when connected already.
 
         Raises:
             Unavailable: the database does not answer.
         """
-        await self._connect()
+        if self._connection is not None and not self._connection.is_closed():
+            return
+        with translated():
+            self._connection = await asyncpg.connect(
+                self._url,
+                timeout=10,
+                command_timeout=PROBE_TIMEOUT,
+                server_settings={"application_name": "taskd listener"},
+            )
+
+    async def start(self) -> None:
+        """Listen, and keep connected.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        await self._listen()
         self._service.start()
 
     async def stop(self) -> None:
@@ -91,29 +107,26 @@ class Listener:
         """Probe the connection, or make another; return the seconds until the next probe."""
         if self._connection is None or self._connection.is_closed():
             await self._disconnect()
-            await self._connect()
+            await self._listen()
             logger.info("listening again")
             self._connected()
         else:
             await self._probe(self._connection)
         return PROBE_EVERY
 
-    async def _connect(self) -> None:
-        with translated():
-            connection = await asyncpg.connect(
-                self._url,
-                timeout=10,
-                command_timeout=PROBE_TIMEOUT,
-                server_settings={"application_name": "taskd listener"},
-            )
-            try:
+    async def _listen(self) -> None:
+        await self.open()
+        connection = self._connection
+        assert connection is not None, "it was opened"
+        try:
+            with translated():
                 await connection.add_listener(CHANNEL, self._on_notification)
                 await self._lock(connection)
-            except BaseException:
-                connection.terminate()
-                raise
+        except BaseException:
+            self._connection = self._locked = None
+            connection.terminate()
+            raise
         connection.add_termination_listener(self._on_termination)
-        self._connection = connection
 
     async def _lock(self, connection: asyncpg.Connection[Any]) -> None:
         """Hold the present lease's lock, and no older one's.
@@ -124,8 +137,9 @@ class Listener:
         key = self._lock_key()
         if key == self._locked:
             return
-        await connection.execute("SELECT pg_advisory_unlock_all()")
-        self._locked = None
+        if self._locked is not None:
+            await connection.execute("SELECT pg_advisory_unlock_all()")
+            self._locked = None
         if key is not None and await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):
             self._locked = key
 

@@ -72,8 +72,10 @@ class NoHolder:
         return False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Held:
+    """A lease, and when its last renewal was asked for."""
+
     lease: UUID
     asked_at: float
 
@@ -140,12 +142,13 @@ class LeaseKeeper:
         return any(held.lease == lease and self._is_trusted(held) for held in self._all())
 
     async def start(self) -> None:
-        """Register, and keep the lease from then on.
+        """Register, unless it has been, and keep the lease from then on.
 
         Raises:
             Unavailable: the database does not answer.
         """
-        await self._register()
+        if self._current is None:
+            await self._register()
         self._renewing.start()
         self._fencing.start()
 

@@ -89,7 +89,7 @@ class Worker:
         self.cleaner = Cleaner(sweep, supervisor, clock=clock)
 
     async def start(self) -> None:
-        """Register a lease and begin to work.
+        """Register a lease, if there is none yet, and begin to work.
 
         Raises:
             Unavailable: the database does not answer.

@@ -13,7 +13,7 @@ import pytest
 
 from taskd.errors import Unavailable
 from taskd.runtime.supervisor import Supervisor
-from taskd.store.listener import NOTIFY_GAP, Listener, Notifier
+from taskd.store.listener import CHANNEL, NOTIFY_GAP, Listener, Notifier
 from taskd.store.pool import Database
 from tests.waiting import eventually
 
@@ -104,6 +104,40 @@ async def test_commits_within_the_gap_share_a_notification(
     await eventually(lambda: ears.heard > before)
     # However long it took: one at the begin, one after each gap, and the last one here.
     assert ears.heard <= took / NOTIFY_GAP + 2
+
+
+async def test_opened_ahead_it_hears_nothing_before_its_start(
+    database_url: str, supervisor: Supervisor, database: Database
+) -> None:
+    ears = Ears(database_url, supervisor)
+    await ears.listener.open()
+    backend = ears.listener.backend
+    await database.execute(f"NOTIFY {CHANNEL}")
+    assert not await _locks(database)
+    await ears.listener.start()
+    assert (ears.listener.backend, ears.heard, ears.connected) == (backend, 0, 0)
+    assert await _locks(database) == {KEY}
+    await database.execute(f"NOTIFY {CHANNEL}")
+    await eventually(lambda: ears.heard == 1)
+    await ears.listener.stop()
+
+
+async def test_a_connection_that_was_lost_before_the_start_is_replaced(
+    database_url: str, supervisor: Supervisor, database: Database
+) -> None:
+    ears = Ears(database_url, supervisor)
+    await ears.listener.open()
+    first = ears.listener.backend
+    assert await database.fetchval("SELECT pg_terminate_backend($1, 5000)", first)
+    await eventually(lambda: ears.listener.backend is None)
+    await ears.listener.start()
+    assert ears.listener.backend not in (None, first)
+    assert await _locks(database) == {KEY}
+    await ears.listener.stop()
+    # Never started, it holds a connection all the same.
+    await ears.listener.open()
+    await ears.listener.stop()
+    assert ears.listener.backend is None
 
 
 async def test_it_holds_the_lock_of_the_present_lease(ears: Ears, database: Database) -> None:

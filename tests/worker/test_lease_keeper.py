@@ -141,6 +141,15 @@ async def test_a_database_that_does_not_answer_is_away(monkeypatch: pytest.Monke
     await kept.keeper.stop()
 
 
+async def test_started_twice_it_registers_once() -> None:
+    kept = Kept()
+    await kept.keeper.start()
+    lease = kept.keeper.lease
+    await kept.keeper.start()
+    assert kept.store.leases == {lease} == {kept.keeper.lease}
+    await kept.keeper.stop()
+
+
 async def test_a_keeper_without_a_holder_only_is_known() -> None:
     store, clock, supervisor = Memory(), FakeClock(), Supervisor()
     store.leases.add(uuid4())
