@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from taskd.cache.memory import MemoryCache
@@ -25,7 +26,10 @@ from taskd.web.hot import HotAnswers
 from taskd.web.identity import Callers
 from taskd.web.server import MAX_CONNECTIONS, HttpServer
 from taskd.web.upgrade import Upgrade
-from taskd.ws.hub import MAX_SOCKETS, Hub
+from taskd.ws.registry import MAX_SOCKETS
+
+if TYPE_CHECKING:
+    from taskd.ws.hub import Hub
 
 ANSWER_WITHIN = 5.0
 """Seconds that requests which are being answered get at the end."""
@@ -68,7 +72,7 @@ class Front:
         names = {settings.http.host, *(urlsplit(origin).hostname or "" for origin in settings.cors_origins)}
         callers = Callers(gate, names)
         shares = Shares.of(descriptors.limit(), MAX_CONNECTIONS, MAX_SOCKETS)
-        self.hub = self._hub(feed, gate, callers, shares) if serves else None
+        self.sockets = Sockets(lambda: self._hub(feed, gate, callers, shares)) if serves else None
         if serves:
             per_user = settings.ws_connections_per_user
             found = routes(
@@ -79,7 +83,7 @@ class Front:
         self.http = HttpServer(
             application(found, callers, settings.cors_origins, catalog),
             supervisor,
-            upgrader=None if self.hub is None else Sockets(self.hub),
+            upgrader=self.sockets,
             max_connections=shares.http,
             catalog=catalog,
             tls=tls,
@@ -89,7 +93,15 @@ class Front:
             health.add("cache", self._cache_health)
         self._show()
 
+    @property
+    def hub(self) -> Hub | None:
+        """The owner of all WebSockets; None: nobody has asked for one."""
+        return None if self.sockets is None else self.sockets.hub
+
     def _hub(self, feed: Feed, gate: Gate, callers: Callers, shares: Shares) -> Hub:
+        # Imported only where it is used: a start would wait for it, and for all of `websockets`.
+        from taskd.ws.hub import Hub
+
         return Hub(
             feed,
             callers.admit_socket,
@@ -133,26 +145,30 @@ class Front:
             self.hub.reset()
         self.http.end_streams()
 
+    def start(self) -> None:
+        """Take WebSockets, now that the feed follows the log."""
+        if self.sockets is not None:
+            self.sockets.start()
+
     async def drain(self, patience: Callable[[float], float]) -> None:
         """Send sockets away, close idle connections, and let what is being answered end.
 
         Args:
             patience: returns the seconds that may really be waited, of those that are wanted.
         """
-        if self.hub is not None:
-            await self.hub.stop(patience(ANSWER_WITHIN))
+        if self.sockets is not None:
+            await self.sockets.stop(patience(ANSWER_WITHIN))
         await self.http.drain(patience(ANSWER_WITHIN))
 
     def _show(self) -> None:
         """Show in the metrics what the parts know anyway."""
-        catalog, hub, cache = self._catalog, self.hub, self.cache
-        catalog.sockets.track(lambda: 0 if hub is None else hub.connections)
-        catalog.events_sent.track(lambda: 0 if hub is None else hub.events_sent)
-        if hub is not None:
-            closed = hub.closed
+        catalog, cache = self._catalog, self.cache
+        catalog.sockets.track(lambda: 0 if self.hub is None else self.hub.connections)
+        catalog.events_sent.track(lambda: 0 if self.hub is None else self.hub.events_sent)
+        if self.sockets is not None:
             for why in ("client", "lost", "replaced", "too_many_connections", "slow_consumer"):
                 catalog.sockets_closed.expect(why)
-            catalog.sockets_closed.track_all(lambda: {(why.replace(" ", "_"),): n for why, n in closed.items()})
+            catalog.sockets_closed.track_all(self._closed)
         catalog.cache_up.track(lambda: int(cache is None or cache.fault is None))
         if isinstance(cache, MemoryCache):
             for name in (TASK, LIST):
@@ -162,11 +178,32 @@ class Front:
             catalog.cache_evictions.track_all(lambda: cache.evictions)
 
 
-class Sockets:
-    """Which requests for a WebSocket the hub takes."""
+    def _closed(self) -> dict[tuple[str, ...], float]:
+        closed = {} if self.hub is None else self.hub.closed
+        return {(why.replace(" ", "_"),): number for why, number in closed.items()}
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+
+class Sockets:
+    """Which requests for a WebSocket the hub takes. It is made for the first one.
+
+    Args:
+        make: makes the hub.
+    """
+
+    def __init__(self, make: Callable[[], Hub]) -> None:
+        self.hub: Hub | None = None
+        self._make = make
+        self._takes = False
+
+    def start(self) -> None:
+        """Take connections."""
+        self._takes = True
+
+    async def stop(self, within: float) -> None:
+        """Take no more, and end those there are; see `Hub.stop`."""
+        self._takes = False
+        if self.hub is not None:
+            await self.hub.stop(within)
 
     def wants(self, head: Head) -> bool:
         """Return whether the request is for the socket's path."""
@@ -177,5 +214,10 @@ class Sockets:
 
     async def admit(self, head: Head, peer: str) -> Upgrade:
         """Let the hub look at the request; return what hands it the transport."""
-        entry = await self._hub.admit(head, peer)
-        return lambda tail, transport: self._hub.upgrade(entry, tail, transport)
+        hub = self.hub
+        if hub is None:
+            hub = self.hub = self._make()
+            if self._takes:
+                hub.start()
+        entry = await hub.admit(head, peer)
+        return lambda tail, transport: hub.upgrade(entry, tail, transport)

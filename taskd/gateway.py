@@ -73,8 +73,7 @@ class Gateway:
             StartError: the address can't be had; call `stop` then.
         """
         self.feed.subscribe(self.front.reads.observe)
-        if self.front.hub is not None:
-            self.front.hub.start()
+        self.front.start()
         self.feed.on_reset(self.front.begin_anew)
         if self.front.cache is not None:
             await self.front.cache.start()

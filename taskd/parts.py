@@ -190,8 +190,7 @@ class Parts:
             # Where claims look first, and then whoever claims.
             self.feed.subscribe(self.claims.observe)
             self.feed.subscribe(self.worker.observe)
-        if self.front.hub is not None:
-            self.front.hub.start()
+        self.front.start()
         self.feed.on_reset(self._begin_anew)
 
     def _begin_anew(self) -> None:

@@ -64,7 +64,7 @@ def test_each_row_says_where_the_limit_is_set() -> None:
         ("rpc.calls.MOST_OPEN", 1000),
         ("rpc.watch.BEHIND", 1 << 20),
         ("ws.wire.BEHIND", 1 << 20),
-        ("ws.hub.MAX_SOCKETS", 10_000),
+        ("ws.registry.MAX_SOCKETS", 10_000),
         ("web.server.MAX_CONNECTIONS", 10_000),
         ("domain.forms.MAX_PAYLOAD", 256 << 10),
         ("domain.forms.MAX_BATCH", 1000),

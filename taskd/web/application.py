@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -13,7 +14,7 @@ from taskd.domain.forms import SOCKET
 from taskd.http1 import etag
 from taskd.metrics.catalog import Catalog
 from taskd.service.ports import Feed, Health, Hold, Reads, Tasks
-from taskd.web import events, openapi
+from taskd.web import events
 from taskd.web.conditions import IF_NONE_MATCH, if_none_match
 from taskd.web.identity import Callers
 from taskd.web.message import JSON, Answer, Handler, Request, Response
@@ -48,7 +49,8 @@ class Site:
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self.description = b""
+        self.describe: Callable[[], bytes] = bytes
+        """Makes the description."""
 
     async def alive(self, request: Request) -> Response:
         """`GET /healthz`, `GET /livez`: the event loop turns, or this would not answer."""
@@ -64,7 +66,8 @@ class Site:
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`"""
-        return _known_or(request, hashlib.sha256(self.description).hexdigest()[:16], self.description, JSON)
+        description = self.describe()
+        return _known_or(request, hashlib.sha256(description).hexdigest()[:16], description, JSON)
 
     async def socket(self, request: Request) -> Answer:
         """`GET /ws`, by a request that asks for no upgrade (RFC 9110 15.5.22)."""
@@ -156,14 +159,21 @@ def routes(
     )  # fmt: skip
     search = SearchCalls(tasks).routes()
     found = (*TaskCalls(tasks, reads).routes(), *search, stream, *MetricsCalls(catalog).routes(), *site.routes())
-    site.description = dump_json(openapi.document(found, by_word=by_word)).encode()
+    site.describe = cache(lambda: dump_json(_document(found, by_word=by_word)).encode())
     return found
 
 
 def description() -> dict[str, Any]:
     """Return the OpenAPI document, without a server to ask."""
     nobody: Any = None
-    return openapi.document(routes(nobody, nobody, nobody, nobody, nobody, nobody))
+    return _document(routes(nobody, nobody, nobody, nobody, nobody, nobody))
+
+
+def _document(found: Sequence[Route], *, by_word: bool = False) -> dict[str, Any]:
+    # Made for who asks for it: a start does not wait for that.
+    from taskd.web import openapi
+
+    return openapi.document(found, by_word=by_word)
 
 
 def bare_routes(health: Health, catalog: Catalog) -> tuple[Route, ...]:

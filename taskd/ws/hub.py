@@ -30,7 +30,7 @@ from taskd.ws.deadlines import Deadlines
 from taskd.ws.frames import Batch
 from taskd.ws.handshake import Admit, Opening, Refusal, accept, read_opening, refusal, status_of
 from taskd.ws.refused import Refused
-from taskd.ws.registry import Registry
+from taskd.ws.registry import MAX_SOCKETS, Registry
 from taskd.ws.resume import Pause, Resumer
 
 PING_EVERY = 25.0
@@ -43,9 +43,6 @@ SOCKET_PATH = "/ws"
 
 TICK = 1.0
 """Seconds between looks at the deadlines, while there are sockets."""
-
-MAX_SOCKETS = 10_000
-"""Sockets at once, of all users; beyond it a handshake is answered with 503."""
 
 MAX_CLOSING = 1000
 """Sockets whose end is being waited for, or a quarter of the sockets if that is less; beyond it the one that has waited

@@ -7,6 +7,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from taskd.domain.model import User
 
+MAX_SOCKETS = 10_000
+"""Sockets at once, of all users; beyond it a handshake is answered with 503."""
+
 
 class Member(Protocol):
     """A connection, as far as its place among the others is concerned."""
