@@ -7,7 +7,7 @@ be done. The lock is the transaction's, so a pooler may stand between.
 from __future__ import annotations
 
 import logging
-from importlib import resources
+from pathlib import Path
 
 import asyncpg
 
@@ -18,15 +18,16 @@ from taskd.store.statements import Statement, load
 
 logger = logging.getLogger("taskd.store")
 
+_FOLDER = Path(__file__).with_name("migrations")
+
 OLDEST_SERVER = 140000
 """PostgreSQL 14, as `server_version_num` has it."""
 
 
 def migrations() -> list[Statement]:
     """Return all migrations, in their order; `name` is the file's without `.sql`."""
-    folder = resources.files("taskd.store") / "migrations"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return [Statement(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for file in files]
+    files = sorted(_FOLDER.glob("*.sql"), key=lambda file: file.name)
+    return [Statement(file.stem, file.read_text(encoding="utf-8")) for file in files]
 
 
 async def pending(database: Runner) -> list[str]:

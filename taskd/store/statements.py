@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
+_FOLDER = Path(__file__).with_name("sql")
 _NAME = re.compile(r"^-- name: *([a-z_]+) *$", re.MULTILINE)
 _OPTIONAL = re.compile(r"^(.*?) *--\? *([a-z_]+)$")
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
@@ -29,7 +30,7 @@ class Statement(NamedTuple):
 @cache
 def load(file: str) -> Mapping[str, Statement]:
     """Return the statements of `sql/<file>.sql` by name."""
-    text = (resources.files("taskd.store") / "sql" / f"{file}.sql").read_text(encoding="utf-8")
+    text = (_FOLDER / f"{file}.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     found: dict[str, Statement] = {}
     for name, body in zip(parts[::2], parts[1::2], strict=True):

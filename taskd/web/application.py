@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from taskd.domain.access import Access
@@ -93,6 +93,7 @@ class Site:
         )
 
 
+_STATIC = Path(__file__).with_name("static")
 _FRESH = [("Cache-Control", "no-store")]
 _SAME = Reply("it has not changed", None, ("ETag",))
 _IF_NONE = {"If-None-Match": IF_NONE_MATCH}
@@ -112,7 +113,7 @@ def _known_or(request: Request, tag: str, body: bytes, media_type: str) -> Respo
 
 
 def _page(path: str, file: str, media_type: str) -> Route:
-    body = (resources.files("taskd.web") / "static" / file).read_bytes()
+    body = (_STATIC / file).read_bytes()
     tag = hashlib.sha256(body).hexdigest()[:16]
     policy = ("Content-Security-Policy", _POLICY)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 import pytest
 
 from taskd.http1 import etag
@@ -124,6 +126,12 @@ def test_an_answer_has_its_date_and_its_fields_in_order() -> None:
     assert head == b"HTTP/1.1 201 Created\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nA: b\r\nC: d\t\xe9\r\n\r\n"
     assert response_head(299, [], now=0).startswith(b"HTTP/1.1 299 \r\n")
     assert http_date(0) == "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def test_a_date_is_that_of_the_standard_library() -> None:
+    # Nearly every day of a leap year, each at another time.
+    for moment in range(1_704_067_200, 1_735_689_600, 86_400 + 3_661):
+        assert http_date(moment) == formatdate(moment, usegmt=True)
 
 
 @pytest.mark.parametrize(
