@@ -219,9 +219,7 @@ class Parts:
         """
         settings = self.settings
         # Side by side: for each, the server begins a process of its own.
-        await together(self.database.open(), self.renewals.open(), self.listener.open())
-        if await pending(self.database):
-            await migrate(settings.database_listen_url or self.database.url)
+        await together(self._migrate(), self.renewals.open(), self.listener.open())
         await together(self._look(), self._register())
         # What was committed before this process listened, by others who did not know of it, was told to nobody here.
         self.feed.wake()
@@ -237,6 +235,12 @@ class Parts:
         if self.grpc is not None and settings.grpc is not None:
             await self.grpc.start(settings.grpc.host, settings.grpc.port)
         await self.front.http.start(settings.http.host, settings.http.port)
+
+    async def _migrate(self) -> None:
+        """See to it that the database has the schema of this program."""
+        await self.database.open()
+        if await pending(self.database):
+            await migrate(self.settings.database_listen_url or self.database.url)
 
     async def _look(self) -> None:
         """See whether the database fits the settings, and follow its log."""

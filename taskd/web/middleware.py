@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
 from collections.abc import Callable, Collection, Sequence
 from urllib.parse import urlencode
@@ -177,6 +176,9 @@ def compressed(inner: Handler) -> Handler:
         # Found by its bytes: a cached answer is the same object each time, whose hash is known.
         body = kept.get(answer.body) if again else None
         if body is None:
+            # Imported only where it is used: not by a start.
+            import gzip
+
             if len(answer.body) > GZIP_IN_THREAD:
                 body = await asyncio.to_thread(gzip.compress, answer.body, 5, mtime=0)
             else:
