@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -193,6 +195,7 @@ class Sockets:
     def __init__(self, make: Callable[[], Hub]) -> None:
         self.hub: Hub | None = None
         self._make = make
+        self._making = asyncio.Lock()
         self._takes = False
 
     def start(self) -> None:
@@ -214,10 +217,16 @@ class Sockets:
 
     async def admit(self, head: Head, peer: str) -> Upgrade:
         """Let the hub look at the request; return what hands it the transport."""
-        hub = self.hub
-        if hub is None:
-            hub = self.hub = self._make()
-            if self._takes:
-                hub.start()
+        hub = self.hub or await self._first()
         entry = await hub.admit(head, peer)
         return lambda tail, transport: hub.upgrade(entry, tail, transport)
+
+    async def _first(self) -> Hub:
+        async with self._making:
+            if self.hub is None:
+                # In a thread, for it takes tens of milliseconds: others are answered meanwhile.
+                await asyncio.to_thread(importlib.import_module, "taskd.ws.hub")
+                self.hub = self._make()
+                if self._takes:
+                    self.hub.start()
+            return self.hub
