@@ -143,12 +143,12 @@ def floor_script() -> str:
     It has no rows, only variables: the claim's last SELECT gathers what the finish is to be given. All else stays.
     """
     claim, finish = load("claims")["claim"].text, load("claims")["finish"].text
-    body, found, _ = claim.rpartition("\nSELECT claimed.*")
+    body, found, _ = claim.rpartition("\nSELECT t.id")
     if not found:
         raise SystemExit("the claim no longer ends as it did")
     whole = {"4": f"'{{{FIRST}}}'", "5": f"'{{{NO_ID}}}'", "6": f"'{{{LAST}}}'"}
     given = {"1": f"'{HOLDER}'::uuid", "2": "ARRAY['noop']", "3": str(BATCH), **whole, "7": str(BATCH)}
-    gathered = "SELECT coalesce(array_agg(id), '{}') ids, coalesce(array_agg(attempt), '{}') attempts FROM claimed"
+    gathered = "SELECT coalesce(array_agg(task_id), '{}') ids, coalesce(array_agg(attempt), '{}') attempts FROM claimed"
     ends = {
         "1": ":ids", "2": ":attempts", "3": f"array_fill('{HOLDER}'::uuid, ARRAY[cardinality(:ids::uuid[])])",
         "4": "array_fill('done'::text, ARRAY[cardinality(:ids::uuid[])])",

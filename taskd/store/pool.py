@@ -253,4 +253,7 @@ def _server_settings(direct: bool) -> dict[str, str]:
     if direct:
         # Small statements, run often: compiling them costs more than it ever saves. Poolers refuse the setting.
         settings["jit"] = "off"
+        # A plan is kept until the next analysis of its tables, and those of a queue can grow a thousandfold until then:
+        # what was planned for twenty rows would read all of a hundred thousand, once for each task of a batch.
+        settings["enable_seqscan"] = "off"
     return settings

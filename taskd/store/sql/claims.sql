@@ -5,7 +5,8 @@
 -- it has $3. Materialized, or the planner may run a locking LIMIT more than once. A lease that is gone or expired gets
 -- nothing. There is always at least one row; `wanted` says how many were seen, so that a claimer who lost races can look
 -- again, and further. `= ANY (ARRAY(…))` because the planner takes a LIMIT that it doesn't know for a tenth of the table,
--- and would join by reading all of it.
+-- and would join by reading all of it; LATERAL and LIMIT because it joined what was claimed with all of `tasks`, by a plan
+-- from when there were few.
 WITH holder AS MATERIALIZED (
     SELECT lease FROM leases WHERE lease = $1 AND expires_at > clock_timestamp()
 ), want AS MATERIALIZED (
@@ -39,16 +40,17 @@ WITH holder AS MATERIALIZED (
         was = s.status, status = 'running', attempt = s.attempt + 1, lease = $1, started_at = clock_timestamp(),
         progress = NULL, progress_note = NULL, event = 'started', version = s.version + 1, updated_at = clock_timestamp(),
         event_xid = greatest(s.event_xid, pg_current_xact_id())
-    FROM tasks t
-    WHERE s.task_id = ANY (ARRAY(SELECT task_id FROM taken)) AND t.id = s.task_id
-    RETURNING t.id, t.owner, t.kind, t.title, t.description, t.payload, s.status, s.priority, s.run_at, s.attempt,
-        s.max_attempts, s.timeout_seconds, s.progress, s.progress_note, s.result, s.error_type, s.error_message,
-        s.error_attempt, s.error_at, s.version, t.created_at, s.updated_at, s.started_at, s.finished_at,
-        s.cancel_requested_at, s.ready_at
+    WHERE s.task_id = ANY (ARRAY(SELECT task_id FROM taken))
+    RETURNING s.*
 )
-SELECT claimed.*, seen.wanted
-FROM (SELECT coalesce(sum(number), 0)::integer AS wanted FROM want) seen LEFT JOIN claimed ON true
-ORDER BY claimed.priority DESC, claimed.id
+SELECT t.id, t.owner, t.kind, t.title, t.description, t.payload, c.status, c.priority, c.run_at, c.attempt,
+    c.max_attempts, c.timeout_seconds, c.progress, c.progress_note, c.result, c.error_type, c.error_message,
+    c.error_attempt, c.error_at, c.version, t.created_at, c.updated_at, c.started_at, c.finished_at,
+    c.cancel_requested_at, c.ready_at, seen.wanted
+FROM (SELECT coalesce(sum(number), 0)::integer AS wanted FROM want) seen
+LEFT JOIN claimed c ON true
+LEFT JOIN LATERAL (SELECT * FROM tasks WHERE id = c.task_id LIMIT 1) t ON true
+ORDER BY c.priority DESC, c.task_id
 
 -- name: finish
 -- The ends of many attempts. `mine` locks, in the order of ids as every batch does, the tasks whose running attempt is
