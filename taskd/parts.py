@@ -87,6 +87,8 @@ class Parts:
         log = EventLog(self.database, content=self.serves)
         self.feed = LogFeed(log, self.supervisor, ring=RING_EVENTS if self.serves else 0)
         self.census = Census(TotalsStore(self.database), self.feed, self.supervisor)
+        if not self.serves:
+            self.feed.sum_for(self.census)
         self.tokens = TokenStore(self.database)
         known = self.tokens if self.settings.auth == "token" else None
         proxies = self.settings.trusted_proxies

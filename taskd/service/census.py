@@ -4,6 +4,9 @@ The store keeps the numbers as of some place of the log. A process reads them on
 stands, and from then on adds and subtracts what each event says: where the task is, and where it was. So the numbers
 are those of the whole store, exact at the feed's place, the same in every process, and looking at them costs nothing.
 
+A feed that shows its events to nobody may sum them before they come here. A sum can't be split, and the place of the
+store's numbers may be in the midst of one, so it takes sums only once the feed is at that place or beyond.
+
 A transaction that stays open, anywhere in the database cluster, can hold back the log. Then the store is asked for the
 numbers with all that is committed, now and then, and those are shown until the log goes on.
 
@@ -22,6 +25,7 @@ from taskd.domain.model import Status
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
+from taskd.store.events import Sums
 from taskd.store.totals import TotalsStore
 
 LOOK_EVERY = 2.0
@@ -100,6 +104,20 @@ class Census:
     async def stop(self) -> None:
         """Count no more. Safe twice, and before `start`."""
         await self._service.stop()
+
+    @property
+    def takes_sums(self) -> bool:
+        """Whether all events to come are behind the place from which it counts."""
+        return self._counts is not None and self._feed.position >= self._from
+
+    def add(self, sums: Sums) -> None:
+        """Take note of what many events come to."""
+        if self._counts is None:
+            raise RuntimeError("sums came that nobody can tell from what the store's numbers hold")
+        self._ended += sums.ended
+        self._took += sums.took
+        for status, step in sums.steps.items():
+            self._counts[status] += step
 
     def observe(self, events: Sequence[Event]) -> None:
         """Take note of what happened; a listener of the feed."""

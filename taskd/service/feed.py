@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from taskd.clock import Clock, monotonic
 from taskd.domain.cursor import LogCursor, decode_log_cursor, encode_log_cursor
@@ -30,7 +30,7 @@ from taskd.service.ports import Listener, Resume
 
 if TYPE_CHECKING:
     # A process that follows another's log uses the ring, and has no database.
-    from taskd.store.events import Batch, EventLog
+    from taskd.store.events import Batch, EventLog, Sums
 
 logger = logging.getLogger("taskd.feed")
 
@@ -116,13 +116,24 @@ class Delay:
         if complete and not batch.pending:
             looks.clear()
             return
-        reached = batch.low if complete else batch.events[-1].key.xid
+        reached = batch.low if complete else batch.end.xid
         if looks and looks[0][1] is None:
             looks[0] = (looks[0][0], batch.high)
         if not looks or now - looks[-1][0] >= max(APART, (now - looks[0][0]) / 100):
             looks.append((now, batch.high))
         while len(looks) > 1 and looks[0][1] is not None and reached >= looks[0][1]:
             looks.popleft()
+
+
+class Summer(Protocol):
+    """Who counts, and can be given sums in place of single events."""
+
+    @property
+    def takes_sums(self) -> bool:
+        """Whether it can be now; asked before each read, and must hold until that is answered."""
+
+    def add(self, sums: Sums) -> None:
+        """Count what the sums say; called when the batch's single events have been handed on."""
 
 
 class BaseFeed:
@@ -228,6 +239,7 @@ class LogFeed(BaseFeed):
         """Seconds between looks when nothing asks for one."""
         self._pending = Backoff(PENDING_FIRST, PENDING_CAP)
         self._stale = False
+        self._summer: Summer | None = None
         self._service = Periodic("feed", self.run_once, supervisor, Backoff(0.1, 2.0))
 
     @property
@@ -259,6 +271,13 @@ class LogFeed(BaseFeed):
         """Follow the log no longer. Safe twice, and before `start`."""
         await self._service.stop()
 
+    def sum_for(self, summer: Summer) -> None:
+        """Give listeners only the events that wake or stop somebody, and `summer` the sums of the others besides.
+
+        For a process that shows no event to anybody.
+        """
+        self._summer = summer
+
     def wake(self) -> None:
         """Say that there may be new events."""
         self._service.wake()
@@ -274,18 +293,20 @@ class LogFeed(BaseFeed):
             await self._check_epoch()
         asked = self._asked = self._clock()
         try:
-            batch = await self._log.read(self._position, BATCH)
+            batch = await self._read()
         except Unavailable:
             self._delay.failed(asked)
             raise
         finally:
             self._asked = None
         self._set_clocks(asked, batch.now)
-        self._delay.read(asked, batch, complete=len(batch.events) < BATCH)
-        if batch.events:
-            self._hand_on(batch.events, batch.events[-1].key)
+        self._delay.read(asked, batch, complete=batch.number < BATCH)
+        if batch.number:
+            self._hand_on(batch.events, batch.end)
+            if batch.sums is not None and self._summer is not None:
+                self._summer.add(batch.sums)
             self._pending.reset()
-        if len(batch.events) == BATCH:
+        if batch.number == BATCH:
             return 0.0
         if batch.pending:
             return self._pending.next()
@@ -319,6 +340,11 @@ class LogFeed(BaseFeed):
         if cursor.epoch == place.epoch and place.floor <= cursor.key <= max(place.end, self._position):
             return Resume(cursor.key, recovered=True)
         return Resume(self._position, recovered=False)
+
+    async def _read(self) -> Batch:
+        if self._summer is not None and self._summer.takes_sums:
+            return await self._log.read_summed(self._position, BATCH)
+        return await self._log.read(self._position, BATCH)
 
     def _set_clocks(self, asked: float, now: datetime) -> None:
         """Take note of how far the database's clock is ahead of this process's.

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from taskd.domain.event import Event, EventKey, EventType
+from taskd.domain.event import LOG_START, Event, EventKey, EventType
 from taskd.domain.forms import TaskPatch
 from taskd.domain.model import Failure, NewTask, Status
 from taskd.domain.outcome import Ending, Outcome
@@ -22,7 +22,7 @@ from taskd.runtime.supervisor import Supervisor
 from taskd.service.census import HELD_BACK, LOOK_EVERY, WORKER_LOST, Census, has_ended_an_attempt
 from taskd.service.feed import LogFeed
 from taskd.store.claims import ClaimStore
-from taskd.store.events import EventLog
+from taskd.store.events import EventLog, Sums
 from taskd.store.leases import LeaseStore
 from taskd.store.pool import Database
 from taskd.store.sweep import SweepStore
@@ -133,6 +133,45 @@ async def test_under_random_load_it_ends_with_the_numbers_of_the_store(world: Wo
     for census in (world.census, *later):
         await eventually(lambda census=census: world.is_right(census))
         await census.stop()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_sums_in_place_of_events_end_with_the_same_numbers(world: World, seed: int) -> None:
+    chance = random.Random(seed)
+    await world.tasks.insert([("ann", NewTask("before")) for _ in range(5)])
+    feeds = []
+    for _ in range(10):
+        # Each begins in the midst of it, by a feed of its own, behind numbers that others fold meanwhile.
+        feed = LogFeed(EventLog(world.database, content=False), world.supervisor, poll=0.01, clock=lambda: world.now)
+        census = Census(TotalsStore(world.database), feed, world.supervisor, clock=lambda: world.now)
+        feed.subscribe(census.observe)
+        feed.sum_for(census)
+        await feed.start()
+        census.start()
+        feeds.append((feed, census))
+        await asyncio.gather(*(something(world, chance) for _ in range(4)))
+    for feed, census in feeds:
+        await eventually(lambda census=census: world.is_right(census))
+        await census.stop()
+        await feed.stop()
+
+
+async def test_it_takes_no_sums_before_the_place_of_the_stores_numbers(world: World) -> None:
+    await world.feed.start()
+    await world.feed.stop()
+    assert not world.census.takes_sums
+    await world.tasks.insert([("ann", NewTask("t"))])
+    await world.sweep.fold_totals()
+    await world.census.run_once()
+    assert world.census.counts[Status.NEW] == 1
+    assert not world.census.takes_sums, "the event of the task that is counted already is yet to come"
+    await world.feed.run_once()
+    assert world.census.takes_sums
+    assert world.census.counts[Status.NEW] == 1
+    world.census.begin_anew()
+    assert not world.census.takes_sums
+    with pytest.raises(RuntimeError):
+        world.census.add(Sums(1, LOG_START, {Status.NEW: 1}, 0, 0.0))
 
 
 async def test_it_waits_for_nothing_and_asks_for_nothing_while_no_task_is_ready(world: World) -> None:

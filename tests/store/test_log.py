@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import cast
 from uuid import UUID
 
-from taskd.domain.event import LOG_START, EventKey
+import pytest
+
+from taskd.domain.event import LOG_START, Event, EventKey, EventType
 from taskd.domain.forms import TaskPatch
+from taskd.domain.model import Status
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.errors import Conflict
 from taskd.service.census import has_ended_an_attempt
 from taskd.store.claims import ClaimStore
-from taskd.store.events import EventLog
+from taskd.store.events import EventLog, Sums
 from taskd.store.pool import Database, Session
 from taskd.store.tasks import TaskStore
 from tests.store.conftest import Maker
@@ -147,9 +150,8 @@ async def test_a_read_tells_the_databases_time(make: Maker, database: Database) 
     assert all(event.at < batch.now for event in batch.events)
 
 
-async def test_without_content_events_tell_who_counts_and_wakes_the_same(
-    make: Maker, claims: ClaimStore, tasks: TaskStore, database: Database, lease: UUID
-) -> None:
+async def some_of_everything(make: Maker, claims: ClaimStore, tasks: TaskStore, lease: UUID) -> None:
+    """Have tasks come to most of what can become of them; twelve events."""
     made = await make.many(4, kind="a", priority=3)
     await make.one(run_at=datetime(2100, 1, 1, tzinfo=UTC))
     await claims.claim(lease, ["a"], 3)
@@ -157,6 +159,12 @@ async def test_without_content_events_tell_who_counts_and_wakes_the_same(
     await claims.finish_many([Outcome(made[0].id, 1, lease, Ending.DONE, "1"), retry])
     await tasks.cancel(None, made[2].id)
     await tasks.delete("ann", made[3].id)
+
+
+async def test_without_content_events_tell_who_counts_and_wakes_the_same(
+    make: Maker, claims: ClaimStore, tasks: TaskStore, database: Database, lease: UUID
+) -> None:
+    await some_of_everything(make, claims, tasks, lease)
     whole = await EventLog(database).read(LOG_START, 100)
     bare = await EventLog(database, content=False).read(LOG_START, 100)
     assert len(whole.events) == len(bare.events) == 12
@@ -167,3 +175,45 @@ async def test_without_content_events_tell_who_counts_and_wakes_the_same(
         assert one.task.cancel_requested_at == other.task.cancel_requested_at
         assert has_ended_an_attempt(one) == has_ended_an_attempt(other)
         assert (other.task.title, other.task.payload) == ("", {})
+
+
+async def test_sums_are_of_the_events_that_wake_and_stop_nobody(
+    make: Maker, claims: ClaimStore, tasks: TaskStore, database: Database, lease: UUID
+) -> None:
+    await some_of_everything(make, claims, tasks, lease)
+    await database.execute(
+        "UPDATE task_states SET status = 'failed', lease = NULL, finished_at = now(), event = 'failed',"
+        " error_type = 'WorkerLost', error_message = '', error_attempt = 1, error_at = now(), updated_at = now()"
+        " WHERE status = 'running'"
+    )
+    log = EventLog(database, content=False)
+    each = (await log.read(LOG_START, 100)).events
+    for first in range(len(each)):
+        for limit in (1, 3, 100):
+            asked = each[first:][:limit]
+            batch = await log.read_summed(each[first - 1].key if first else LOG_START, limit)
+            assert (batch.number, batch.end) == (len(asked), asked[-1].key)
+            assert batch.events == tuple(event for event in asked if wakes_or_stops(event))
+            summed = [event for event in asked if not wakes_or_stops(event)]
+            assert (batch.sums is not None) == bool(summed)
+            if batch.sums is not None:
+                check_sums(batch.sums, summed)
+    assert (await log.read_summed(each[-1].key, 100)).number == 0
+
+
+def wakes_or_stops(event: Event) -> bool:
+    is_stopped = event.task.status is Status.RUNNING and event.task.cancel_requested_at is not None
+    return event.task.status in (Status.NEW, Status.SCHEDULED) or is_stopped
+
+
+def check_sums(sums: Sums, events: list[Event]) -> None:
+    steps: Counter[Status] = Counter()
+    for event in events:
+        assert event.was is not None
+        steps[event.was] -= 1
+        steps[event.task.status] += event.type is not EventType.DELETED
+    assert {status: step for status, step in sums.steps.items() if step} == {s: n for s, n in steps.items() if n}
+    ended = [event for event in events if has_ended_an_attempt(event)]
+    assert sums.ended == len(ended)
+    took = sum((event.at - (event.task.started_at or event.at)).total_seconds() for event in ended)
+    assert sums.took == pytest.approx(took)
