@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 from taskd.clock import Clock, monotonic
@@ -14,7 +15,7 @@ from taskd.metrics.catalog import Catalog
 from taskd.runtime.batcher import Batcher
 from taskd.store.passed import Look, Passed
 from taskd.store.pool import Database, Row, nobody_asked
-from taskd.store.rows import task_of
+from taskd.store.rows import STATUSES, task_of
 from taskd.store.statements import load
 
 _SQL = load("claims")
@@ -151,17 +152,18 @@ class ClaimStore:
             [outcome.lease for outcome in batch],
             [outcome.ending.value for outcome in batch],
             [outcome.result_json for outcome in batch],
-            [outcome.error_type for outcome in batch],
-            [outcome.error_message for outcome in batch],
-            [outcome.delay for outcome in batch],
+            # Few attempts fail, and what is not there costs as much as what is.
+            _unless_null([outcome.error_type for outcome in batch]),
+            _unless_null([outcome.error_message for outcome in batch]),
+            _unless_null([outcome.delay or None for outcome in batch]),
         )
         if rows:
             self._committed()
         stored: dict[int, Status] = {}
-        for row in rows:
-            outcome = batch[row["n"] - 1]
-            status = stored[id(outcome)] = Status(row["status"])
-            self._count_end(outcome.ending, status, row)
+        for number, kind, status_word, took in rows:
+            outcome = batch[number - 1]
+            status = stored[id(outcome)] = STATUSES[status_word]
+            self._count_end(outcome.ending, status, kind, took)
         return [stored.pop(id(outcome), None) for outcome in outcomes]
 
     async def report_many(self, reports: Sequence[Report]) -> list[bool]:
@@ -183,12 +185,14 @@ class ClaimStore:
 
     def _observe_waits(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            waited = (row["started_at"] - row["ready_at"]).total_seconds()
-            self._catalog.wait.labels(row["kind"]).observe(max(0.0, waited))
+            self._catalog.wait.labels(row["kind"]).observe(max(0.0, row["waited"]))
 
-    def _count_end(self, ending: Ending, status: Status, row: Row) -> None:
-        if ending is not Ending.RELEASED and row["started_at"] is not None:
-            took = row["updated_at"] - row["started_at"]
-            self._catalog.processing.labels(row["kind"]).observe(max(0.0, took.total_seconds()))
+    def _count_end(self, ending: Ending, status: Status, kind: str, took: float | None) -> None:
+        if ending is not Ending.RELEASED and took is not None:
+            self._catalog.processing.labels(kind).observe(max(0.0, took))
         if status in FINAL:
-            self._catalog.finished.labels(row["kind"], status.value).inc()
+            self._catalog.finished.labels(kind, status.value).inc()
+
+
+def _unless_null(values: list[Any]) -> list[Any]:
+    return values if values.count(None) < len(values) else []

@@ -15,7 +15,7 @@ EVENT_COLUMNS = 4
 """Columns that `event_rows` has before those of the task: xid, seq, type, at. Behind them it has `was`."""
 
 # By their words: to look one up is cheaper than to ask an Enum.
-_STATUSES = {status.value: status for status in Status}
+STATUSES = {status.value: status for status in Status}
 _TYPES = {type_.value: type_ for type_ in EventType}
 
 
@@ -40,7 +40,7 @@ def bare_event_of(row: Row) -> Event:
     error = None if error_type is None else Failure(error_type, "", 0, error_at)
     task = Task.of(
         (
-            task_id, "", kind, "", "", "{}", _STATUSES[status], priority, run_at, attempt, 0, 0.0,
+            task_id, "", kind, "", "", "{}", STATUSES[status], priority, run_at, attempt, 0, 0.0,
             None, None, None, error, version, at, at, started_at, None, cancel_requested_at,
         )
     )  # fmt: skip
@@ -52,11 +52,11 @@ def _event(values: tuple[Any, ...], task: Task, was: str | None) -> Event:
     known = event.__dict__
     known["key"], known["type"], known["at"] = EventKey(*values[:2]), _TYPES[values[2]], values[3]
     known["task"] = task
-    known["was"] = _STATUSES[was] if was else None
+    known["was"] = STATUSES[was] if was else None
     return event
 
 
 def _task(values: tuple[Any, ...]) -> Task:
     error_type, error_message, error_attempt, error_at = values[15:19]
     error = None if error_type is None else Failure(error_type, error_message, error_attempt, error_at)
-    return Task.of((*values[:6], _STATUSES[values[6]], *values[7:15], error, *values[19:]))
+    return Task.of((*values[:6], STATUSES[values[6]], *values[7:15], error, *values[19:]))

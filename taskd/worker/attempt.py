@@ -35,6 +35,7 @@ class BaseAttempt:
         """What became of it; None while it runs, or if it was never started."""
         self.started = False
         self._loop = asyncio.get_running_loop()
+        self._began = 0.0
         self._waiting: asyncio.Future[None] | None = None
         # Made when somebody waits for them: most attempts end before anybody does.
         self._end_event: asyncio.Event | None = None
@@ -49,6 +50,7 @@ class BaseAttempt:
     def start(self, supervisor: Supervisor) -> None:
         """Have it run."""
         self.started = True
+        self._began = self._loop.time()
         self._start(supervisor)
 
     def _start(self, supervisor: Supervisor) -> None:
@@ -80,14 +82,10 @@ class BaseAttempt:
 
     async def wait(self) -> None:
         """Wait until the handler ended or was stopped; stop it when its time is over."""
-        # A handler that waits for nothing is done when this has its turn again, and needs no timer. What another did
-        # until then counts.
-        began = self._loop.time()
-        await asyncio.sleep(0)
         if self.ended is not None or self.stopped is not None:
             return
         self._waiting = self._loop.create_future()
-        timer = self._loop.call_at(began + self.limits.timeout, self._time_over)
+        timer = self._loop.call_at(self._began + self.limits.timeout, self._time_over)
         try:
             await self._waiting
         finally:

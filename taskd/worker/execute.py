@@ -1,4 +1,4 @@
-"""Runs one attempt from its start until its outcome is stored and its slot is free again.
+"""What an attempt goes through from its start until its outcome is stored and its slot is free again.
 
 The outcome decides what a user sees, so much is done to store it: under a shield, so that a cancellation of the pool
 does not tear it, and again and again while the database is away, until the lease is lost. After that it is somebody
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from taskd.domain.model import Status
@@ -24,6 +24,9 @@ from taskd.worker.ports import Queue
 from taskd.worker.result import Raised, error_message, error_type
 
 logger = logging.getLogger("taskd.worker")
+
+Answer = asyncio.Future[Status | None]
+"""What the store says to an outcome."""
 
 GRACE = 2.0
 """Seconds that a stopped handler has to tidy up before its outcome is stored without it."""
@@ -65,20 +68,30 @@ class Executor:
         self._grace = grace
         self._outage = outage
 
-    async def run(self, attempt: BaseAttempt) -> None:
-        """Run an attempt until its outcome is stored, or is nobody's business any more."""
-        if not self._trusts(attempt.job.lease):
-            attempt.stop(Stop.RELEASE)
-        if attempt.stopped is None:
-            attempt.start(self._supervisor)
-            await attempt.wait()
-            if attempt.ended is None and not await attempt.wait_end(self._grace):
-                logger.warning("%s was stopped (%s) and goes on", _name(attempt), _why(attempt))
-        await self._settle(attempt)
+    def begin(self, attempts: Iterable[BaseAttempt]) -> None:
+        """Start attempts, but for those that are stopped or whose lease is not trusted; next look at how they are."""
+        trusted: dict[UUID, bool] = {}
+        for attempt in attempts:
+            lease = attempt.job.lease
+            if lease not in trusted:
+                trusted[lease] = self._trusts(lease)
+            if not trusted[lease]:
+                attempt.stop(Stop.RELEASE)
+            if attempt.stopped is None:
+                attempt.start(self._supervisor)
+
+    async def follow(self, attempt: BaseAttempt) -> None:
+        """Wait for the end of an attempt that was begun, and store its outcome if it is anybody's business."""
+        await attempt.wait()
+        if attempt.ended is None and not await attempt.wait_end(self._grace):
+            logger.warning("%s was stopped (%s) and goes on", _name(attempt), _why(attempt))
+        outcome = self.judge(attempt)
+        if outcome is not None:
+            await self._store_unharmed(attempt, outcome)
 
     async def give_back(self, attempt: BaseAttempt, delay: float) -> None:
         """Give back the task of an attempt that nothing ran, to be due in so many seconds."""
-        await self._store(attempt, _outcome(attempt, Verdict(Ending.RELEASED, delay=delay)))
+        await self.store(attempt, _outcome(attempt, Verdict(Ending.RELEASED, delay=delay)))
 
     async def hold(self, attempt: BaseAttempt) -> None:
         """Wait until the attempt no longer uses its slot: a thread ends, a coroutine ends or is left behind."""
@@ -94,39 +107,38 @@ class Executor:
         self.left_behind += 1
         logger.error("%s ignores its cancellation; it is left behind, and its slot is used again", _name(attempt))
 
-    async def _settle(self, attempt: BaseAttempt) -> None:
-        job = attempt.job
-        verdict = judge(job.task.attempt, attempt.limits, attempt.stopped, attempt.ended)
+    def judge(self, attempt: BaseAttempt) -> Outcome | None:
+        """Return what is to be stored of an attempt that has ended, was stopped or was not started, if anything."""
+        verdict = judge(attempt.job.task.attempt, attempt.limits, attempt.stopped, attempt.ended)
         if verdict is None:
             logger.warning("%s was stopped: its lease is lost, and its outcome is not stored", _name(attempt))
             attempt.settled(False)
-            return
+            return None
         _log_failure(attempt, verdict)
-        await self._store_unharmed(attempt, _outcome(attempt, verdict))
+        return _outcome(attempt, verdict)
 
-    async def _store_unharmed(self, attempt: BaseAttempt, outcome: Outcome) -> None:
-        """Store an outcome though this be cancelled. What goes well at once, as nearly all do, costs no task."""
-        answer = self._ask(outcome)
-        if answer is not None:
-            try:
-                await _answered(answer)
-            except asyncio.CancelledError:
-                self._supervisor.spawn(self._store(attempt, outcome, answer), "outcome")
-                raise
-            if answer.exception() is None:
-                self._stored(attempt, outcome, answer.result(), doubtful=False)
-                return
-        await asyncio.shield(self._supervisor.spawn(self._store(attempt, outcome, answer), "outcome"))
-
-    def _ask(self, outcome: Outcome) -> asyncio.Future[Status | None] | None:
+    def ask(self, outcome: Outcome) -> Answer | None:
+        """Have an outcome stored; None: it can't be now. Whoever waits for the answer calls `stored` with it."""
         try:
             return self._queue.finish(outcome)
         except Unavailable:
             return None
 
-    async def _store(
-        self, attempt: BaseAttempt, outcome: Outcome, answer: asyncio.Future[Status | None] | None = None
-    ) -> None:
+    async def _store_unharmed(self, attempt: BaseAttempt, outcome: Outcome) -> None:
+        """Store an outcome though this be cancelled. What goes well at once, as nearly all do, costs no task."""
+        answer = self.ask(outcome)
+        if answer is not None:
+            try:
+                await _answered(answer)
+            except asyncio.CancelledError:
+                self._supervisor.spawn(self.store(attempt, outcome, answer), "outcome")
+                raise
+            if answer.exception() is None:
+                self.stored(attempt, outcome, answer.result())
+                return
+        await asyncio.shield(self._supervisor.spawn(self.store(attempt, outcome, answer), "outcome"))
+
+    async def store(self, attempt: BaseAttempt, outcome: Outcome, answer: Answer | None = None) -> None:
         """Store an outcome, again and again in an outage; `answer` is that of a first try, if there was one."""
         pauses = self._outage()
         doubtful = False
@@ -149,9 +161,12 @@ class Executor:
                 verdict = Verdict(Ending.FAILED, error_type=error_type(error), error_message=error_message(error))
                 _log_failure(attempt, verdict)
                 outcome = _outcome(attempt, verdict)
-        self._stored(attempt, outcome, stored, doubtful)
+        self.stored(attempt, outcome, stored, doubtful=doubtful)
 
-    def _stored(self, attempt: BaseAttempt, outcome: Outcome, stored: Status | None, doubtful: bool) -> None:
+    def stored(
+        self, attempt: BaseAttempt, outcome: Outcome, stored: Status | None, *, doubtful: bool = False
+    ) -> None:
+        """Take note of the answer to an outcome; `doubtful`: that of an earlier try is not known."""
         # What is refused after a doubt was most likely stored before.
         attempt.settled(stored is not None or doubtful)
         if stored is None:
@@ -168,11 +183,11 @@ class Executor:
         logger.warning("%s: its outcome was refused, the attempt is no longer this process's", _name(attempt))
 
 
-async def _answered(answer: asyncio.Future[Status | None]) -> None:
+async def _answered(answer: Answer) -> None:
     """Wait until there is an answer, and leave it alone when this is cancelled."""
     waiting: asyncio.Future[None] = answer.get_loop().create_future()
 
-    def wake(_: asyncio.Future[Status | None]) -> None:
+    def wake(_: Answer) -> None:
         if not waiting.done():
             waiting.set_result(None)
 
@@ -181,17 +196,9 @@ async def _answered(answer: asyncio.Future[Status | None]) -> None:
 
 
 def _outcome(attempt: BaseAttempt, verdict: Verdict) -> Outcome:
-    job = attempt.job
-    return Outcome(
-        task_id=job.task.id,
-        attempt=job.task.attempt,
-        lease=job.lease,
-        ending=verdict.ending,
-        result_json=verdict.result_json,
-        error_type=verdict.error_type,
-        error_message=verdict.error_message,
-        delay=verdict.delay,
-    )
+    # Its last fields are those of a verdict.
+    task = attempt.job.task
+    return Outcome(task.id, task.attempt, attempt.job.lease, *verdict)
 
 
 def _name(attempt: BaseAttempt) -> str:

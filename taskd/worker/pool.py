@@ -1,8 +1,11 @@
 """The slots: so many attempts run at once, and no more.
 
-The dispatcher offers jobs up to the number of free slots; one asyncio worker for each slot takes them, started when its
-slot is first needed. A job has its slot from the moment it is offered until its
+The dispatcher offers jobs up to the number of free slots. A job has its slot from the moment it is offered until its
 handler really has ended.
+
+One task starts all that was offered. What has ended when the handlers have had their first turn, as a handler has that
+waits for nothing, needs nobody to wait for it: its outcome goes to the store at once, and the same task sees to it when
+the answer is there. Any other attempt, and an outcome that could not be stored at once, gets a task of its own.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
+from taskd.domain.outcome import Outcome
 from taskd.runtime.supervisor import Supervisor
 from taskd.worker.attempt import BaseAttempt
-from taskd.worker.execute import Executor
+from taskd.worker.execute import Answer, Executor
 from taskd.worker.job import Job
 from taskd.worker.plan import Stop
 from taskd.worker.reporter import Reporter
@@ -58,9 +63,9 @@ class Pool:
 
     Args:
         make: returns the attempt that a job becomes.
-        executor: runs one attempt.
+        executor: runs attempts.
         reporter: takes their progress.
-        supervisor: owns the workers.
+        supervisor: owns the tasks.
         slots: attempts that run at once, 1 or more.
         on_free: called when a slot becomes free.
         early: what was cancelled before it was offered; all pools of a process share it.
@@ -85,9 +90,13 @@ class Pool:
         self._reporter = reporter
         self._supervisor = supervisor
         self._on_free = on_free
-        self._jobs: deque[BaseAttempt] = deque()
-        self._idle: list[asyncio.Future[None]] = []
-        self._workers: list[asyncio.Task[None]] = []
+        self._offered: list[BaseAttempt] = []
+        self._begun: deque[BaseAttempt] = deque()
+        self._asked: dict[Answer, tuple[BaseAttempt, Outcome]] = {}
+        self._answers: deque[Answer] = deque()
+        self._idle: asyncio.Future[None] | None = None
+        self._starter: asyncio.Task[None] | None = None
+        self._following: set[asyncio.Task[None]] = set()
         self._open: dict[Key, BaseAttempt] = {}
         self._early = early
         self._settled = asyncio.Event()
@@ -109,13 +118,13 @@ class Pool:
         attempt = self._make(job)
         if self._early.take(job):
             attempt.stop(Stop.CANCEL)
-        self._jobs.append(attempt)
-        self._wake_one()
+        self._offered.append(attempt)
         self.busy += 1
-        if self.busy > len(self._workers):
-            self._workers.append(self._supervisor.spawn(self._work(), f"slot {len(self._workers)}"))
         self._open[job.key] = attempt
         self._settled.clear()
+        if self._starter is None:
+            self._starter = self._supervisor.spawn(self._start_and_settle(), "slots")
+        self._wake()
 
     def cancel(self, task_id: UUID, attempt: int, version: int | None = None) -> bool:
         """Stop an attempt because its user asked; return whether it is here.
@@ -153,38 +162,107 @@ class Pool:
         return not self._open
 
     async def stop(self) -> None:
-        """Cancel the workers, whatever they do. Safe twice, and before `start`."""
-        workers, self._workers = self._workers, []
+        """Stop all attempts and wait for none of them; what is being stored goes on. Safe twice, and before `offer`."""
         for attempt in tuple(self._open.values()):
             attempt.stop(Stop.LOST)
-        for worker in workers:
-            worker.cancel()
-        if workers:
-            await asyncio.wait(workers)
+        starter, self._starter = self._starter, None
+        tasks = self._following | ({starter} if starter else set())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._leave()
 
-    async def _work(self) -> None:
+    def _leave(self) -> None:
+        """Leave what has no task of its own, now that nobody starts or settles it."""
+        asked, self._asked = self._asked, {}
+        for answer, (attempt, outcome) in asked.items():
+            self._supervisor.spawn(self._executor.store(attempt, outcome, answer), "outcome")
+        self._offered.clear()
+        self._begun.clear()
+        self._answers.clear()
+        for attempt in tuple(self._open.values()):
+            self._end(attempt)
+
+    async def _start_and_settle(self) -> None:
         while True:
-            while not self._jobs:
-                idle = asyncio.get_running_loop().create_future()
-                self._idle.append(idle)
-                await idle
-            attempt = self._jobs.popleft()
-            try:
-                try:
-                    await self._executor.run(attempt)
-                finally:
-                    self._settle(attempt)
-                await self._executor.hold(attempt)
-            finally:
-                self.busy -= 1
-                self._on_free()
+            # Taken out one by one: should one fail here, which ends the process, another task goes on with the rest.
+            while self._answers:
+                self._take(self._answers.popleft())
+            if self._offered:
+                offered, self._offered = self._offered, []
+                self._begun.extend(offered)
+                self._executor.begin(offered)
+                # The handlers have their turn.
+                await asyncio.sleep(0)
+            while self._begun:
+                self._look(self._begun.popleft())
+            if not self._offered and not self._answers:
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
 
-    def _wake_one(self) -> None:
-        while self._idle:
-            idle = self._idle.pop()
-            if not idle.done():
-                idle.set_result(None)
-                return
+    def _look(self, attempt: BaseAttempt) -> None:
+        """See to an attempt that was begun: to its outcome, if it has ended."""
+        if attempt.started and attempt.ended is None:
+            self._follow(attempt, partial(self._executor.follow, attempt))
+            return
+        outcome = self._executor.judge(attempt)
+        if outcome is None:
+            self._end(attempt)
+            return
+        answer = self._executor.ask(outcome)
+        if answer is None:
+            self._store(attempt, outcome)
+        else:
+            self._asked[answer] = attempt, outcome
+            answer.add_done_callback(self._note)
+
+    def _note(self, answer: Answer) -> None:
+        if answer in self._asked:
+            self._answers.append(answer)
+            self._wake()
+
+    def _take(self, answer: Answer) -> None:
+        """See to an attempt whose outcome was stored, or could not be."""
+        attempt, outcome = self._asked.pop(answer)
+        if answer.cancelled() or answer.exception() is not None:
+            self._store(attempt, outcome, answer)
+        else:
+            self._executor.stored(attempt, outcome, answer.result())
+            self._end(attempt)
+
+    def _store(self, attempt: BaseAttempt, outcome: Outcome, answer: Answer | None = None) -> None:
+        storing = self._supervisor.spawn(self._executor.store(attempt, outcome, answer), "outcome")
+        self._follow(attempt, partial(asyncio.shield, storing))
+
+    def _follow(self, attempt: BaseAttempt, rest: Callable[[], Awaitable[None]]) -> None:
+        task = self._supervisor.spawn(self._until_free(attempt, rest), "slot")
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _until_free(self, attempt: BaseAttempt, rest: Callable[[], Awaitable[None]]) -> None:
+        try:
+            try:
+                await rest()
+            finally:
+                self._settle(attempt)
+            await self._executor.hold(attempt)
+        finally:
+            self._free()
+
+    def _wake(self) -> None:
+        if self._starter is not None and self._starter.done():
+            self._starter = self._supervisor.spawn(self._start_and_settle(), "slots")
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _end(self, attempt: BaseAttempt) -> None:
+        self._settle(attempt)
+        self._free()
+
+    def _free(self) -> None:
+        self.busy -= 1
+        self._on_free()
 
     def _settle(self, attempt: BaseAttempt) -> None:
         self._reporter.forget(attempt.job.key)

@@ -239,6 +239,20 @@ async def test_of_two_ends_of_one_attempt_in_a_batch_the_first_counts(
     assert (first, second) == (Status.DONE, None)
 
 
+@pytest.mark.parametrize("others", [0, 2])
+async def test_an_error_without_words_is_an_error(
+    make: Maker, claims: ClaimStore, tasks: TaskStore, lease: UUID, others: int
+) -> None:
+    await make.many(1 + others)
+    one, *rest = await claims.claim(lease, ["default"], 1 + others)
+    ends = [Outcome(task.id, 1, lease, Ending.DONE, "1") for task in rest]
+    retry = Outcome(one.id, 1, lease, Ending.RETRY, None, "ValueError", "")
+    assert await claims.finish_many([retry, *ends]) == [Status.SCHEDULED, *[Status.DONE] * others]
+    [task] = await tasks.get_many([one.id])
+    assert task.error is not None
+    assert (task.error.type, task.error.message, task.run_at) == ("ValueError", "", task.updated_at)
+
+
 async def test_many_outcomes_at_once_each_get_their_own_answer(
     make: Maker, claims: ClaimStore, tasks: TaskStore, lease: UUID
 ) -> None:

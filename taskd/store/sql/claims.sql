@@ -46,7 +46,7 @@ WITH holder AS MATERIALIZED (
 SELECT t.id, t.owner, t.kind, t.title, t.description, t.payload, c.status, c.priority, c.run_at, c.attempt,
     c.max_attempts, c.timeout_seconds, c.progress, c.progress_note, c.result, c.error_type, c.error_message,
     c.error_attempt, c.error_at, c.version, t.created_at, c.updated_at, c.started_at, c.finished_at,
-    c.cancel_requested_at, c.ready_at, seen.wanted
+    c.cancel_requested_at, extract(epoch FROM c.started_at - c.ready_at)::float8 AS waited, seen.wanted
 FROM (SELECT coalesce(sum(number), 0)::integer AS wanted FROM want) seen
 LEFT JOIN claimed c ON true
 LEFT JOIN LATERAL (SELECT * FROM tasks WHERE id = c.task_id LIMIT 1) t ON true
@@ -55,7 +55,7 @@ ORDER BY c.priority DESC, c.task_id
 -- name: finish
 -- The ends of many attempts. `mine` locks, in the order of ids as every batch does, the tasks whose running attempt is
 -- still the one that ended under its lease (it has one exactly while it runs); what is not among the rows was refused.
--- One look by key for each: the planner does not know how many are given, and of a join it made each with each. A task
+-- Arrays that would be of nothing but nulls may be empty. One look by key for each: the planner does not know how many are given, and of a join it made each with each. A task
 -- whose cancellation was asked for is tried no more. FAIL, RETRY_LATER, GIVE_BACK, STOP and SUCCEED of `domain.state`.
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
@@ -78,7 +78,7 @@ UPDATE task_states s SET
     was = s.status,
     status = m.status,
     event = CASE WHEN m.status = 'scheduled' THEN 'retrying' ELSE m.status END,
-    run_at = CASE WHEN m.status = 'scheduled' THEN m.now + make_interval(secs => m.delay) ELSE s.run_at END,
+    run_at = CASE WHEN m.status = 'scheduled' THEN m.now + make_interval(secs => coalesce(m.delay, 0)) ELSE s.run_at END,
     attempt = CASE WHEN m.ending = 'released' THEN s.attempt - 1 ELSE s.attempt END,
     result = CASE WHEN m.ending = 'done' THEN m.result::json ELSE s.result END,
     error_type = CASE WHEN m.ending IN ('failed', 'retry') THEN m.error_type ELSE s.error_type END,
@@ -90,7 +90,7 @@ UPDATE task_states s SET
     event_xid = greatest(s.event_xid, pg_current_xact_id())
 FROM mine m
 WHERE s.task_id = m.task_id
-RETURNING m.n, s.kind, s.status, s.started_at, s.updated_at
+RETURNING m.n, s.kind, s.status, extract(epoch FROM s.updated_at - s.started_at)::float8 AS took
 
 -- name: report
 -- Progress of many attempts, guarded and locked like their ends.
