@@ -305,6 +305,8 @@ class LogFeed(BaseFeed):
             self._hand_on(batch.events, batch.end)
             if batch.sums is not None and self._summer is not None:
                 self._summer.add(batch.sums)
+        if batch.events:
+            # Sums wake nobody: under a load that always leaves something pending, they can wait for more of their kind.
             self._pending.reset()
         if batch.number == BATCH:
             return 0.0
