@@ -37,6 +37,9 @@ logger = logging.getLogger("taskd.feed")
 BATCH = 500
 """Events of one read of the log."""
 
+SUMMED = 1200
+"""Events of one read of which most come as sums: what a claim of 500 tasks and their ends leave, and some more."""
+
 POLL = 5.0
 """Seconds after which the log is read though nothing asked for it: a lost notification costs no more than this."""
 
@@ -293,14 +296,14 @@ class LogFeed(BaseFeed):
             await self._check_epoch()
         asked = self._asked = self._clock()
         try:
-            batch = await self._read()
+            batch, limit = await self._read()
         except Unavailable:
             self._delay.failed(asked)
             raise
         finally:
             self._asked = None
         self._set_clocks(asked, batch.now)
-        self._delay.read(asked, batch, complete=batch.number < BATCH)
+        self._delay.read(asked, batch, complete=batch.number < limit)
         if batch.number:
             self._hand_on(batch.events, batch.end)
             if batch.sums is not None and self._summer is not None:
@@ -308,7 +311,7 @@ class LogFeed(BaseFeed):
         if batch.events:
             # Sums wake nobody: under a load that always leaves something pending, they can wait for more of their kind.
             self._pending.reset()
-        if batch.number == BATCH:
+        if batch.number == limit:
             return 0.0
         if batch.pending:
             return self._pending.next()
@@ -343,10 +346,11 @@ class LogFeed(BaseFeed):
             return Resume(cursor.key, recovered=True)
         return Resume(self._position, recovered=False)
 
-    async def _read(self) -> Batch:
+    async def _read(self) -> tuple[Batch, int]:
+        """Return what is new, and how many events were asked for at the most."""
         if self._summer is not None and self._summer.takes_sums:
-            return await self._log.read_summed(self._position, BATCH)
-        return await self._log.read(self._position, BATCH)
+            return await self._log.read_summed(self._position, SUMMED), SUMMED
+        return await self._log.read(self._position, BATCH), BATCH
 
     def _set_clocks(self, asked: float, now: datetime) -> None:
         """Take note of how far the database's clock is ahead of this process's.
