@@ -55,8 +55,9 @@ ORDER BY c.priority DESC, c.task_id
 -- name: finish
 -- The ends of many attempts. `mine` locks, in the order of ids as every batch does, the tasks whose running attempt is
 -- still the one that ended under its lease (it has one exactly while it runs); what is not among the rows was refused.
--- Arrays that would be of nothing but nulls may be empty. One look by key for each: the planner does not know how many are given, and of a join it made each with each. A task
--- whose cancellation was asked for is tried no more. FAIL, RETRY_LATER, GIVE_BACK, STOP and SUCCEED of `domain.state`.
+-- Arrays $6 to $8 may be empty, which is nulls for all. One look by key for each: the planner does not know how many are
+-- given, and of a join it made each with each. A task whose cancellation was asked for is tried no more. FAIL,
+-- RETRY_LATER, GIVE_BACK, STOP and SUCCEED of `domain.state`.
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
                          $8::float8[])
