@@ -11,6 +11,7 @@ import re
 import secrets
 import string
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from taskd.domain.model import Role
@@ -24,6 +25,9 @@ TOKEN = re.compile(rf"tk_[0-9A-Za-z]{{{_LENGTH}}}")
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
 
 MAX_NOTE = 200
+
+MAX_SHOWN = 100
+"""Bytes of `Authorization` that are worth to be remembered: with more, what it shows is no token."""
 
 
 class Token(NamedTuple):
@@ -68,3 +72,9 @@ def token_in(authorization: bytes) -> str:
     """Return what such a value shows; empty, which is no token, when it is of another scheme."""
     found = _BEARER.fullmatch(authorization)
     return "" if found is None else found[1].decode("ascii")
+
+
+@lru_cache(maxsize=1000)
+def digest_in(authorization: bytes) -> bytes | None:
+    """Return the SHA-256 of the token that such a value shows, None if it shows none. Callers repeat themselves."""
+    return digest_of(token_in(authorization))

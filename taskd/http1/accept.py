@@ -28,6 +28,9 @@ def best(header: bytes | None, offered: Sequence[str]) -> str | None:
             means that `identity` is chosen where it is offered.
         offered: media types (`text/plain; version=0.0.4`) or codings (`gzip`), the server's favourite first.
     """
+    if header == b"*/*":
+        # Nearly all that is not a browser says so.
+        return next(iter(offered), None)
     ranges = _ranges(header.decode("latin-1").lower()) if header else []
     if not ranges:
         return _IDENTITY if _IDENTITY in offered else next(iter(offered), None)

@@ -60,14 +60,17 @@ def response_head(status: int, headers: Iterable[tuple[str, str]], *, now: float
     """
     if not 100 <= status <= 599:
         raise ValueError("status out of range")
+    fields = [*headers]
     text = f"{_STATUS_LINES.get(status) or _unregistered(status)}Date: {http_date(now)}\r\n"
-    for name, value in headers:
+    for name, value in fields:
         if not _is_token(name):
             raise ValueError("field name is not a token")
-        # All but the first look is for values that are no plain ASCII.
-        if not (value.isascii() and value.isprintable()) and not _GOOD_VALUE(value):
-            raise ValueError(f"value of {name} has a control character")
         text += f"{name}: {value}\r\n"
+    # One look at all of it is enough where there is nothing but ASCII, and no more line ends than were put there.
+    if not text.isascii() or text.count("\n") != len(fields) + 2 or not text.replace("\r\n", "").isprintable():
+        for name, value in fields:
+            if not _GOOD_VALUE(value):
+                raise ValueError(f"value of {name} has a control character")
     return f"{text}\r\n".encode("latin-1")
 
 

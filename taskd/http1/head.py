@@ -311,6 +311,24 @@ class HeadMemo:
             self._keep(self._heads, raw, head, len(raw))
         return head
 
+    def known(self, raw: bytes) -> Head | None:
+        """Return the head that `raw` is if that takes no more than a look at its request line, else None.
+
+        Its fields have come before, so they were found good, with whatever is not allowed in them.
+        """
+        head = self._heads.get(raw)
+        if head is not None:
+            return head
+        first, _, rest = raw[:-4].partition(b"\r\n")
+        section = self._sections.get((rest, (1, 1)))
+        line = _REQUEST_LINE.fullmatch(first)
+        if section is None or line is None or line[3] != b"1" or line[4] != b"1":
+            return None
+        method, target = line[1].decode("ascii"), line[2]
+        if method not in _METHODS or not target.startswith(b"/") or b"%" in target or len(target) > self._limits.target:
+            return None
+        return Head(method, target, (1, 1), raw, *section)
+
     def _section(self, raw: bytes, version: tuple[int, int], limits: Limits) -> Section:
         section = self._sections.get((raw, version))
         if section is None:

@@ -141,7 +141,7 @@ class CachedReads:
         cache = self._cache
         if cache is None:
             return await load()
-        found = await cache.get(key)
+        found = await cache.get(key) if self._memory is None else self._memory.look(key)
         if found.value is not None:
             self._count[key.cache, "hit"].inc()
             return found.value
@@ -159,8 +159,9 @@ class CachedReads:
             return view
 
         try:
-            # Each user's load is his own: what one may not see is no answer to another.
-            view, _ = await self._flights.run(key.scope, (key, user), fill)
+            # Each caller's load is his own: what one may not see is no answer to another.
+            asked = (key, user.name, user.sees_all, user.token)
+            view, _ = await self._flights.run(key.scope, asked, fill)
         finally:
             self._count[key.cache, result].inc()
         return view

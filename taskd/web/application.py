@@ -19,16 +19,7 @@ from taskd.web.conditions import IF_NONE_MATCH, if_none_match
 from taskd.web.identity import Callers
 from taskd.web.message import JSON, Answer, Handler, Request, Response
 from taskd.web.metrics import MetricsCalls
-from taskd.web.middleware import (
-    compose,
-    compressed,
-    guarded,
-    identified,
-    limited,
-    located,
-    measured,
-    shared_with,
-)
+from taskd.web.middleware import Passage
 from taskd.web.problem import of_status
 from taskd.web.router import Reply, Route, Router
 from taskd.web.search import SearchCalls
@@ -187,23 +178,4 @@ def application(
     routes: Sequence[Route], callers: Callers, origins: Collection[str] = (), catalog: Catalog | None = None
 ) -> Handler:
     """Return what answers every request, and never raises."""
-    wrappers = [
-        identified,
-        measured(catalog or Catalog()),
-        unguessed,
-        compressed,
-        shared_with(origins),
-        limited,
-        guarded,
-        located,
-    ]
-    return compose(Router(routes, callers.admit), wrappers)
-
-
-def unguessed(inner: Handler) -> Handler:
-    """Keep browsers from guessing what an answer is."""
-
-    async def handle(request: Request) -> Answer:
-        return (await inner(request)).with_headers(("X-Content-Type-Options", "nosniff"))
-
-    return handle
+    return Passage(Router(routes, callers.admit), catalog or Catalog(), origins)

@@ -3,8 +3,7 @@
 Bytes go into the parser; a request that is complete becomes a task that asks the application for the answer; the
 answer goes out; only then is the next request looked at, so answers keep the order of pipelined requests. What comes
 in meanwhile is held back, at most `READ_AHEAD` and one read more, and reading goes on only when the parser has nothing
-left to say: a client that sends faster than it is answered waits. A connection has one deadline at a time, which the
-server looks at now and then.
+left to say: a client that sends faster than it is answered waits. A connection has one deadline at a time.
 
 What is held for a client has bounds: on each request by `Limits`; on what waits to be sent by `PIECE`, since a large
 answer goes out piece by piece as the client takes it; and on the sum of all connections by the server's budgets. Who
@@ -29,16 +28,13 @@ from taskd.http1.parser import Body, End, NeedData, Parser
 from taskd.metrics.catalog import OTHER, UNMATCHED
 from taskd.runtime.descriptors import reset
 from taskd.web.answers import PIECE, StreamSink, first_piece, stream_head
-from taskd.web.host import LEAST, READ_SIZE, Host, Phase
+from taskd.web.host import LEAST, READ_AHEAD, READ_SIZE, Host, Phase
 from taskd.web.message import Request, Response, Stream
 from taskd.web.middleware import known_method
-from taskd.web.problem import of_status
+from taskd.web.problem import of_refusal
 from taskd.web.upgrade import Upgrade, Upgrader
 
 logger = logging.getLogger("taskd.http")
-
-READ_AHEAD = 64 * 1024
-"""Bytes that may come in while an answer is due; then reading pauses."""
 
 
 class Connection(asyncio.Protocol):
@@ -54,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._peer = ""
         self._request: Request | None = None
-        self._body = bytearray()
+        self._body: bytes | bytearray = bytearray()
         self._held = bytearray()
         """What came in while an answer was due, and the parser has not seen."""
         self._ended = False
@@ -92,6 +88,13 @@ class Connection(asyncio.Protocol):
                 if self._writable is not None:
                     self._enter(Phase.ANSWER)
                     self._answering = self._server.supervisor.spawn(self._given_again(), "http request")
+                return
+            if whole := self._parser.whole(data):
+                self._request, self._body = Request(whole[0], b"", self._peer), whole[1]
+                try:
+                    self._dispatch()
+                except BadRequest as error:
+                    self._refuse(error.status, error.message)
                 return
             self._enter(Phase.HEAD)
         if self.phase is Phase.ANSWER:
@@ -243,7 +246,7 @@ class Connection(asyncio.Protocol):
             self._enter(Phase.ANSWER)
             self._answering = self._server.supervisor.spawn(self._upgrade(upgrader, head), "http upgrade")
             return
-        self._request = Request(head, peer=self._peer)
+        self._request = Request(head, b"", self._peer)
         self._body = bytearray()
         self._enter(Phase.BODY)
         if head.expect_continue:
@@ -269,8 +272,7 @@ class Connection(asyncio.Protocol):
 
     def _dispatch(self) -> None:
         assert self._request is not None
-        if not self._server.begin(len(self._body)):
-            raise BadRequest(503, "too much is being worked on; come again")
+        self._server.begin(len(self._body))
         self._request.body = bytes(self._body)
         self._request.begun = monotonic()
         self._body = bytearray()
@@ -384,10 +386,8 @@ class Connection(asyncio.Protocol):
         """Answer what can't be read, and end: nothing behind it can be trusted to be a request."""
         request = self._request
         request_id = log.request_id_of(None if request is None else request.head.get(b"x-request-id"))
-        answer = of_status(status, message, request_id).with_headers(("X-Request-Id", request_id))
-        if status == 503:
-            answer = answer.with_headers(("Retry-After", "1"))
         self._forget()
+        answer = of_refusal(status, message, request_id)
         self._write_response(None if request is None else request.head, answer, keep_alive=False)
         method = OTHER if request is None else known_method(request.head.method)
         self._server.catalog.http_requests.labels(method, UNMATCHED, str(status)).inc()

@@ -21,6 +21,9 @@ C = TypeVar("C")
 READ_SIZE = 16 * 1024
 """Bytes of one read."""
 
+READ_AHEAD = 64 * 1024
+"""Bytes that may come in while an answer is due; then reading pauses."""
+
 LEAST = 16 * 1024
 """Bytes that a client must take of an answer in the time that it has; one that takes less does not read."""
 
@@ -85,7 +88,11 @@ class Host(Protocol[C]):
     def keep(self, request: Request, answer: Response) -> None:
         """Take note of an answer, over a connection that goes on."""
 
-    def begin(self, body: int) -> bool:
-        """Return whether a request with a body of this size can be worked on now; call `end` then."""
+    def begin(self, body: int) -> None:
+        """Take on a request with a body of this size; call `end` then.
+
+        Raises:
+            BadRequest: 503; it can't be worked on now.
+        """
 
     def end(self, body: int) -> None: ...

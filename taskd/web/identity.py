@@ -68,7 +68,11 @@ class Callers:
             return await self._gate.identify(Caller(word=_word(head, query)))
         if query and any(name == "user" for name, _ in query):
             raise Invalid([Fault("user", "is only for a server that takes callers at their word; here a token says")])
-        token = _token(head) or offered
+        shown = head.values.get(b"authorization")
+        known = None if shown is None else self._gate.known(shown)
+        if known is not None:
+            return known
+        token = offered if shown is None else token_in(shown) or offered
         address = self._gate.address(peer, head.get(b"forwarded"), head.get(b"x-forwarded-for"))
         return await self._gate.identify(Caller(token, address=address))
 
@@ -89,12 +93,6 @@ def is_local(name: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _token(head: Head) -> str | None:
-    """Return what `Authorization` shows; of another scheme, or sent twice, it is no token."""
-    given = head.get(b"authorization")
-    return None if given is None else token_in(given)
 
 
 def _offered(head: Head) -> str | None:

@@ -65,6 +65,12 @@ def of_status(status: int, detail: str, request_id: str) -> Response:
     return Response(status, _body(f"/problems/{type_}", phrase, status, detail, request_id, {}), PROBLEM)
 
 
+def of_refusal(status: int, detail: str, request_id: str) -> Response:
+    """Return the answer to what does not reach the application."""
+    again = [("Retry-After", "1")] if status == 503 else []
+    return of_status(status, detail, request_id).with_headers(("X-Request-Id", request_id), *again)
+
+
 def of_bug(request_id: str) -> Response:
     """Return the answer to an error of the server's own: it shows nothing of the inside."""
     detail = "the server failed; its log has more under this request_id"

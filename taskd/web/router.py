@@ -106,7 +106,8 @@ class Router:
             await self._admit(request, Access.KNOWN)
             return _other_method(request, methods)
         await self._admit(request, route.access)
-        if not route.own_accept and best(request.head.get(b"accept"), route.produces) is None:
+        accept = request.head.values.get(b"accept")
+        if accept is not None and not route.own_accept and best(accept, route.produces) is None:
             raise NotAcceptable(f"this call answers with {' or '.join(route.produces)}")
         faults: list[Fault] = []
         if text is not None:
@@ -115,9 +116,9 @@ class Router:
                 faults.append(Fault("id", found.message))
             else:
                 request.task_id = found
-        if not route.own_query:
+        if not route.own_query and (request.query or route.query is not NOTHING):
             request.args = route.query.read(request.query, faults)
-        if route.body is None and request.body.strip() not in (b"", b"{}"):
+        if route.body is None and request.body and request.body.strip() not in (b"", b"{}"):
             faults.append(Fault("body", "this call takes none"))
         if faults:
             raise Invalid(faults)

@@ -9,7 +9,7 @@ import socket
 from taskd.clock import Clock, monotonic
 from taskd.errors import StartError
 from taskd.http1.head import HeadMemo
-from taskd.http1.limits import Limits
+from taskd.http1.limits import BadRequest, Limits
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.budget import Budget
 from taskd.runtime.supervisor import Supervisor
@@ -236,12 +236,15 @@ class HttpServer:
         if self._hot is not None:
             self._hot.keep(request, answer)
 
-    def begin(self, body: int) -> bool:
-        """Return whether a request with a body of this size can be worked on now; call `end` then."""
+    def begin(self, body: int) -> None:
+        """Take on a request with a body of this size; call `end` then.
+
+        Raises:
+            BadRequest: 503; it can't be worked on now.
+        """
         if body and self.bodies + body > MAX_BODIES:
-            return False
+            raise BadRequest(503, "too much is being worked on; come again")
         self.bodies += body
-        return True
 
     def end(self, body: int) -> None:
         """It has been answered."""

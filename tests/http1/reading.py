@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from taskd.http1.limits import BadRequest, Limits
-from taskd.http1.parser import Body, Closed, End, Head, NeedData, Parser
+from taskd.http1.parser import Body, Closed, End, Head, HeadMemo, NeedData, Parser
 
 SMALL = Limits(head=400, fields=6, target=40, body=50, chunk_line=20, framing=60)
 """Bounds that a short row can reach."""
@@ -86,10 +87,30 @@ def read(*pieces: bytes, limits: Limits = SMALL, eof: bool = False) -> Told:
     return reading.told
 
 
+def at_a_glance(data: bytes, limits: Limits = SMALL) -> tuple[Head, bytes] | None:
+    """Return what is said at a glance by a parser whose memo has met the fields, in a request for something else.
+
+    It must be what is said in full, or nothing.
+    """
+    memo = HeadMemo(limits)
+    before = Parser(limits, memo)
+    before.feed(b"POST /met HTTP/1.1" + data[data.find(b"\r\n") :])
+    with contextlib.suppress(BadRequest):
+        before.next_event()
+    parser = Parser(limits, memo)
+    found = parser.whole(data)
+    if found is not None:
+        assert read(data, limits=limits) == Told((Read(found[0], found[1], whole=True),), None, closed=False)
+        assert read(data, data, limits=limits).requests[1] == Read(found[0], found[1], whole=True)
+    assert parser.buffered == 0
+    return found
+
+
 def in_all_ways(data: bytes, *, limits: Limits = SMALL, eof: bool = False) -> Told:
     """Return what a parser says, which must not depend on how the bytes were cut: whole, one by one, in two."""
     whole = read(data, limits=limits, eof=eof)
     assert read(*(data[n : n + 1] for n in range(len(data))), limits=limits, eof=eof) == whole
     for cut in range(1, len(data), 1 + len(data) // EVERY):
         assert read(data[:cut], data[cut:], limits=limits, eof=eof) == whole, cut
+    at_a_glance(data, limits)
     return whole

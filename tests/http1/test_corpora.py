@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskd.http1.limits import Limits
-from tests.http1.reading import Told, read
+from tests.http1.reading import Told, at_a_glance, read
 
 CORPORA = Path(os.environ.get("TASKD_CORPORA") or Path(__file__).resolve().parents[3] / "shared" / "corpora")
 FILE = CORPORA / "http_requests.json"
@@ -37,6 +37,7 @@ def said(raw: bytes) -> Told:
     """Return what is said to the bytes and then their end, which must not depend on how they were cut."""
     whole = read(raw, limits=Limits(), eof=True)
     assert read(*(raw[n : n + 1] for n in range(len(raw))), limits=Limits(), eof=True) == whole
+    at_a_glance(raw, Limits())
     return whole
 
 

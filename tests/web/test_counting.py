@@ -15,7 +15,7 @@ from taskd.errors import NotFound, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.web.application import application
 from taskd.web.message import Answer, Request, Response, Sink, Stream
-from taskd.web.middleware import measured
+from taskd.web.middleware import Measure
 from taskd.web.router import Route
 from tests.gates import callers
 from tests.waiting import eventually
@@ -234,12 +234,12 @@ async def test_the_time_is_from_the_request_to_its_answer(caplog: pytest.LogCapt
         clock.now += 1.5
         return Response(200)
 
-    handle = measured(catalog, clock)(slow)
+    measure = Measure(catalog, clock)
     asked = made("GET", "/thing")
     asked.route = "/thing"
     for _ in range(2):
         asked.begun = clock.now
-        await handle(asked)
+        measure.note(asked, await slow(asked))
         clock.now += 100
     series = catalog.http_seconds.labels("GET", "/thing")
     assert (series.counts[series.bounds.index(2.5)], series.count, series.sum) == (2, 2, 3.0)
@@ -262,7 +262,8 @@ async def test_a_streams_time_ends_where_it_begins() -> None:
 
     asked = made("GET", "/stream")
     asked.begun = clock.now
-    answer = await measured(catalog, clock)(handle)(asked)
+    answer = await handle(asked)
+    Measure(catalog, clock).note(asked, answer)
     assert isinstance(answer, Stream)
     await answer.run(Nowhere())
     assert catalog.http_seconds.labels("GET", "unmatched").sum == 1.5
