@@ -85,7 +85,7 @@ class Flights(Generic[V]):
 
     def land(self, scopes: Iterable[str]) -> None:
         """Let nobody else get on the flights of these scopes: who comes now starts a new one."""
-        for scope in scopes:
+        for scope in scopes if self._scopes else ():
             self._scopes.pop(scope, None)
 
     def land_all(self) -> None:

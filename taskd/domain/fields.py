@@ -48,6 +48,8 @@ def text_fault(text: str) -> str | None:
     """Return what makes a string impossible to store, or None."""
     if "\0" in text:
         return "must not contain NUL"
+    if text.isascii():
+        return None
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -225,33 +227,49 @@ def json_schema() -> Schema:
     }
 
 
-def json_fault(value: Any, place: str = "", depth: int = 1) -> str | None:
+_Path = tuple["_Path", "str | int"] | None
+"""Where a value is: in what, and under which key or number; None: it is the whole. Put into words only for a fault."""
+
+
+def _place(path: _Path) -> str:
+    steps: list[str] = []
+    while path is not None:
+        path, step = path
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{shown(step)}")
+    return "".join(reversed(steps)).removeprefix(".")
+
+
+def _at(path: _Path) -> str:
+    return f", at {_place(path)}" if path else ""
+
+
+def json_fault(value: Any, path: _Path = None, depth: int = 1) -> str | None:
     """Return what makes a parsed JSON value impossible to store and give back exactly, or None."""
     if depth > MAX_DEPTH:
         return f"must not be nested deeper than {MAX_DEPTH}"
-    at = f", at {place}" if place else ""
     if isinstance(value, str):
         fault = text_fault(value)
-        return fault and fault + at
+        return fault and fault + _at(path)
     if isinstance(value, float):
-        return None if math.isfinite(value) else f"must hold finite numbers only{at}"
+        return None if math.isfinite(value) else f"must hold finite numbers only{_at(path)}"
     if isinstance(value, int):
-        return None if LEAST_INTEGER <= value <= MOST_INTEGER else f"must hold integers of at most 64 bits{at}"
+        fits = LEAST_INTEGER <= value <= MOST_INTEGER
+        return None if fits else f"must hold integers of at most 64 bits{_at(path)}"
     if isinstance(value, list):
-        faults = (json_fault(item, f"{place}[{n}]", depth + 1) for n, item in enumerate(value))
+        faults = (json_fault(item, (path, n), depth + 1) for n, item in enumerate(value))
         return next(filter(None, faults), None)
     if isinstance(value, dict):
-        return _object_fault(value, place, depth, at)
+        return _object_fault(value, path, depth)
     return None
 
 
-def _object_fault(value: dict[str, Any], place: str, depth: int, at: str) -> str | None:
+def _object_fault(value: dict[str, Any], path: _Path, depth: int) -> str | None:
     if isinstance(value, Repeated):
-        return f"must not give the key '{shown(value.key)}' twice{at}"
+        return f"must not give the key '{shown(value.key)}' twice{_at(path)}"
     for key, item in value.items():
         if fault := text_fault(key):
             return f"{fault}, in the key '{shown(key)}'"
-        if fault := json_fault(item, f"{place}.{shown(key)}" if place else shown(key), depth + 1):
+        if fault := json_fault(item, (path, key), depth + 1):
             return fault
     return None
 

@@ -34,7 +34,7 @@ from taskd.errors import Conflict, NotFound, Rejected, StaleVersion
 from taskd.metrics.catalog import Catalog
 from taskd.service.ports import Tasks, View
 from taskd.service.tasks import not_found
-from taskd.service.views import LIST, TASK, event_scopes, list_scopes, own_scopes, page_key, page_view, task_view
+from taskd.service.views import ALL, LIST, TASK, event_scopes, list_scopes, own_scopes, page_key, page_view, task_view
 
 T = TypeVar("T")
 
@@ -226,7 +226,7 @@ class CachedTasks:
         return await self._tasks.search(user, query)
 
     async def _changing_one(self, user: User, task_id: UUID, change: Awaitable[Task]) -> Task:
-        scopes = (str(task_id), *list_scopes(user.name, Status))
+        scopes = (str(task_id), *list_scopes(user.name, ALL))
         try:
             task = await self._changing(change, scopes)
         except (Conflict, StaleVersion):
@@ -238,7 +238,7 @@ class CachedTasks:
             self._reads.end(self._told(user))
             raise
         if task.owner != user.name:
-            self._reads.end(list_scopes(task.owner, Status))
+            self._reads.end(list_scopes(task.owner, ALL))
         self._reads.own(task_id, task.version)
         return task
 
@@ -248,7 +248,7 @@ class CachedTasks:
 
         Not those of all owners, or anybody could keep them empty by calls that are refused; an admin may.
         """
-        return list_scopes(user.name, Status) if user.sees_all else own_scopes(user.name, Status)
+        return list_scopes(user.name, ALL) if user.sees_all else own_scopes(user.name, ALL)
 
     async def _changing(self, change: Awaitable[T], scopes: Iterable[str]) -> T:
         try:

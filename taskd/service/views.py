@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import lru_cache
 
 from taskd.cache.port import Key
 from taskd.domain.codec import encode_page, encode_task
@@ -17,31 +18,32 @@ TASK, LIST = "task", "list"
 OVERHEAD = 200
 """Bytes of a view beside its body: the object, its strings, their headers."""
 
+ALL = tuple(Status)
+
 _ANY = ""
 """Stands for the owner of a list of all owners, and for the status of a list of several."""
 
 
-def own_scopes(owner: str, statuses: Iterable[str]) -> Iterator[str]:
-    """Yield the scopes of the lists of this owner alone that show tasks in these statuses."""
-    for status in (_ANY, *statuses):
-        yield f"{owner}\0{status}"
+@lru_cache(maxsize=1000)
+def own_scopes(owner: str, statuses: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the scopes of the lists of this owner alone that show tasks in these statuses."""
+    return tuple(f"{owner}\0{status}" for status in (_ANY, *statuses))
 
 
-def list_scopes(owner: str, statuses: Iterable[str]) -> Iterator[str]:
-    """Yield the scopes of all lists that show tasks of an owner in these statuses."""
-    statuses = tuple(statuses)
-    yield from own_scopes(owner, statuses)
-    yield from own_scopes(_ANY, statuses)
+@lru_cache(maxsize=1000)
+def list_scopes(owner: str, statuses: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the scopes of all lists that show tasks of an owner in these statuses."""
+    return own_scopes(owner, statuses) + own_scopes(_ANY, statuses)
 
 
 def event_scopes(event: Event) -> Iterator[str]:
     """Yield what an event ends."""
     yield str(event.task.id)
-    statuses: Iterable[Status] = {event.task.status}
+    statuses: tuple[Status, ...] = (event.task.status,)
     if event.was is not None:
-        statuses = {event.task.status, event.was}
+        statuses = (event.task.status, event.was)
     elif event.type is not EventType.CREATED:
-        statuses = Status
+        statuses = ALL
     yield from list_scopes(event.task.owner, statuses)
 
 

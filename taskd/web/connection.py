@@ -53,8 +53,8 @@ class Connection(asyncio.Protocol):
         self._body: bytes | bytearray = bytearray()
         self._held = bytearray()
         """What came in while an answer was due, and the parser has not seen."""
-        self._ended = False
-        """The client sends nothing more."""
+        self._paused = self._ended = False
+        """Nothing is read for now; the client sends nothing more."""
         self._counted = 0
         """Bytes of it that the server has been told of."""
         self._unsent = 0
@@ -69,8 +69,7 @@ class Connection(asyncio.Protocol):
     # What the transport tells.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's is none by its class.
-        self._transport = transport = cast(asyncio.Transport, transport)
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self._peer = str((transport.get_extra_info("peername") or ("",))[0])
         # So that this is told of all that waits. Not 0: with TLS, asyncio then pauses when nothing does, for good.
         transport.set_write_buffer_limits(high=1, low=0)
@@ -100,6 +99,7 @@ class Connection(asyncio.Protocol):
         if self.phase is Phase.ANSWER:
             self._held += data
             if len(self._held) > READ_AHEAD:
+                self._paused = True
                 self._transport.pause_reading()
             self._weigh()
         elif self.phase is not Phase.LINGER and self.phase is not Phase.CLOSING:
@@ -237,6 +237,7 @@ class Connection(asyncio.Protocol):
             # From here on it says Closed, or that the request is cut off.
             self._parser.feed_eof()
             return True
+        self._paused = False
         self._transport.resume_reading()
         return False
 
@@ -310,13 +311,12 @@ class Connection(asyncio.Protocol):
     def _next(self, keep_alive: bool) -> None:
         if self._lost or self._transport.is_closing():
             return
-        if not keep_alive:
-            self._close()
-            return
-        self._served = True
-        self._enter(Phase.IDLE)
-        self._advance()
-        if self.phase is Phase.IDLE and self._server.draining:
+        if keep_alive:
+            self._served = True
+            self._enter(Phase.IDLE)
+            if self._held or self._ended or self._paused or self._parser.buffered:
+                self._advance()
+        if not keep_alive or (self.phase is Phase.IDLE and self._server.draining):
             self._close()
         elif self.phase is Phase.IDLE and self._parser.buffered:
             # The next request has begun: what comes is the rest of it, and none of its own.

@@ -43,7 +43,7 @@ class TaskCalls:
         """`POST /tasks`"""
         key = _idempotency_key(request)
         task = await self._tasks.create(request.user, parse_new_task(request.json()), key)
-        return _one(task, 201).with_headers(("Location", f"/tasks/{task.id}"))
+        return _one(task, 201, ("Location", f"/tasks/{task.id}"))
 
     async def create_many(self, request: Request) -> Response:
         """`POST /tasks/batch`"""
@@ -149,8 +149,8 @@ def _id(request: Request) -> UUID:
     return request.task_id
 
 
-def _one(task: Task, status: int = 200) -> Response:
-    return Response(status, encode_task(task), headers=[("ETag", etag.quote(str(task.version)))])
+def _one(task: Task, status: int = 200, *more: tuple[str, str]) -> Response:
+    return Response(status, encode_task(task), headers=[("ETag", etag.quote(str(task.version))), *more])
 
 
 def _viewed(view: View, tags: etag.Tags | None, strength: str = "") -> Response:

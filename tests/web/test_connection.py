@@ -85,6 +85,25 @@ async def test_what_is_read_while_an_answer_is_due_is_bounded() -> None:
             await client.answer()
             most = max(most, len(connection._held) + len(connection._parser._buffer))
         assert most < 2 * (module.READ_AHEAD + 300_000)
+        # And then it is read on.
+        assert (await client.ask("GET", "/")).status == 200
+
+
+async def test_reading_goes_on_when_all_that_was_held_back_came_as_whole_requests() -> None:
+    held = Held()
+    async with serving(held) as found:
+        client = await found.client()
+        client.send(GET)
+        await asyncio.wait_for(held.asked.wait(), 20)
+        large = request("GET", "/", Padding="x" * 4000)
+        count = module.READ_AHEAD // len(large) + 2
+        client.send(large * count)
+        await eventually(lambda: len(found.connection._held) == count * len(large))
+        assert not found.connection._transport.is_reading()
+        held.go.set()
+        for _ in range(1 + count):
+            await client.answer()
+        assert (await client.ask("GET", "/")).status == 200
 
 
 async def test_no_request_is_begun_before_the_client_takes_the_last_answer() -> None:
