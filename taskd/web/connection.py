@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.IDLE:
             if self._served and self._writable is None and (again := self._server.again(self, data)) is not None:
-                self._transport.write(again)
+                self._transport.writelines(again)
                 if self._writable is not None:
                     self._enter(Phase.ANSWER)
                     self._answering = self._server.supervisor.spawn(self._given_again(), "http request")

@@ -82,7 +82,7 @@ class Host(Protocol[C]):
 
     def closed(self, connection: C) -> None: ...
 
-    def again(self, connection: C, data: bytes) -> bytes | None:
+    def again(self, connection: C, data: bytes) -> tuple[bytes, bytes] | None:
         """Return the answer to a request with these very bytes, if it is known; the connection is idle anew then."""
 
     def keep(self, request: Request, answer: Response) -> None:

@@ -72,8 +72,8 @@ class HotAnswers:
         self._start = b""
         """Up to the answer's id, in that second of the clock."""
 
-    def find(self, data: bytes) -> bytes | None:
-        """Return the answer to a request whose bytes these are, if it is known and may be given."""
+    def find(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return the answer to a request whose bytes these are, in two pieces, if it is known and may be given."""
         begun = self._clock()
         hot = self._given.find(data)
         if hot is None:
@@ -83,7 +83,7 @@ class HotAnswers:
         if second != self._second:
             self._second = second
             self._start = f"HTTP/1.1 200 OK\r\nDate: {http_date(second)}\r\nX-Request-Id: ".encode("ascii")
-        answer = b"%b%b\r\n%b" % (self._start, log.new_request_id().encode("ascii"), hot.rest)
+        answer = b"%b%b\r\n" % (self._start, log.new_request_id().encode("ascii")), hot.rest
         hot.seconds.observe(self._clock() - begun)
         return answer
 

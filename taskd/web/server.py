@@ -223,7 +223,7 @@ class HttpServer:
             return None
         return found if found.deadline - self.times.idle + IDLE <= self.clock() else None
 
-    def again(self, connection: Guest, data: bytes) -> bytes | None:
+    def again(self, connection: Guest, data: bytes) -> tuple[bytes, bytes] | None:
         """Return the answer to a request with these very bytes, if it is known; the connection is idle anew then."""
         answer = None if self._hot is None or self.draining else self._hot.find(data)
         if answer is not None:
