@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -161,6 +163,9 @@ class Front:
         if self.sockets is not None:
             await self.sockets.stop(patience(ANSWER_WITHIN))
         await self.http.drain(patience(ANSWER_WITHIN))
+        if self.sockets is not None:
+            # Again, for those whose request was being looked at: they were refused since.
+            await self.sockets.stop(patience(ANSWER_WITHIN))
 
     def _show(self) -> None:
         """Show in the metrics what the parts know anyway."""
@@ -203,10 +208,11 @@ class Sockets:
         self._takes = True
 
     async def stop(self, within: float) -> None:
-        """Take no more, and end those there are; see `Hub.stop`."""
+        """Take no more, and end those there are; see `Hub.stop`. Safe twice."""
         self._takes = False
-        if self.hub is not None:
-            await self.hub.stop(within)
+        async with self._making:
+            if self.hub is not None:
+                await self.hub.stop(within)
 
     def wants(self, head: Head) -> bool:
         """Return whether the request is for the socket's path."""
@@ -224,8 +230,12 @@ class Sockets:
     async def _first(self) -> Hub:
         async with self._making:
             if self.hub is None:
-                # In a thread, for it takes tens of milliseconds: others are answered meanwhile.
-                await asyncio.to_thread(importlib.import_module, "taskd.ws.hub")
+                # In a thread, for it takes tens of milliseconds: others are answered meanwhile. And in one of its own:
+                # handlers may hold all those of the loop.
+                thread = ThreadPoolExecutor(1, "websockets")
+                load = partial(importlib.import_module, "taskd.ws.hub")
+                await asyncio.get_running_loop().run_in_executor(thread, load)
+                thread.shutdown(wait=False)
                 self.hub = self._make()
                 if self._takes:
                     self.hub.start()

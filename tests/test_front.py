@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from taskd.front import Sockets
@@ -60,3 +62,27 @@ async def test_one_that_comes_after_the_end_finds_a_hub_that_takes_nothing() -> 
     await found.stop(0)
     await found.admit(HEAD, "peer")
     assert made[0].started == 0
+
+
+async def test_one_that_comes_in_the_moment_of_the_end_leaves_nothing_behind() -> None:
+    found, made = sockets()
+    found.start()
+    coming = asyncio.create_task(found.admit(HEAD, "peer"))
+    await asyncio.sleep(0)
+    await found.stop(0)
+    await coming
+    assert (made[0].started, made[0].stopped) == (0, 1)
+
+
+async def test_the_first_waits_for_no_handler_that_has_a_thread() -> None:
+    go = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        handler = asyncio.create_task(asyncio.to_thread(go.wait))
+        found, made = sockets()
+        try:
+            await asyncio.wait_for(found.admit(HEAD, "peer"), 20)
+        finally:
+            go.set()
+        await handler
+    assert len(made) == 1

@@ -231,16 +231,18 @@ _Path = tuple["_Path", "str | int"] | None
 """Where a value is: in what, and under which key or number; None: it is the whole. Put into words only for a fault."""
 
 
-def _place(path: _Path) -> str:
-    steps: list[str] = []
+def _at(path: _Path) -> str:
+    steps: list[str | int] = []
     while path is not None:
         path, step = path
-        steps.append(f"[{step}]" if isinstance(step, int) else f".{shown(step)}")
-    return "".join(reversed(steps)).removeprefix(".")
-
-
-def _at(path: _Path) -> str:
-    return f", at {_place(path)}" if path else ""
+        steps.append(step)
+    place = ""
+    for step in reversed(steps):
+        if isinstance(step, int):
+            place += f"[{step}]"
+        else:
+            place += f".{shown(step)}" if place else shown(step)
+    return f", at {place}" if place else ""
 
 
 def json_fault(value: Any, path: _Path = None, depth: int = 1) -> str | None:

@@ -63,7 +63,8 @@ class User:
         return self.role is Role.ADMIN
 
 
-class Failure(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Failure:
     """Why an attempt failed: the error's type name, its message, the attempt, and when (database clock)."""
 
     type: str

@@ -27,7 +27,7 @@ from taskd.http1.limits import BadRequest
 from taskd.http1.parser import Body, End, NeedData, Parser
 from taskd.metrics.catalog import OTHER, UNMATCHED
 from taskd.runtime.descriptors import reset
-from taskd.web.answers import PIECE, StreamSink, first_piece, stream_head
+from taskd.web.answers import PIECE, StreamSink, first_piece, stream_head, write_pieces
 from taskd.web.host import LEAST, READ_AHEAD, READ_SIZE, Host, Phase
 from taskd.web.message import Request, Response, Stream
 from taskd.web.middleware import known_method
@@ -59,8 +59,7 @@ class Connection(asyncio.Protocol):
         """Bytes of it that the server has been told of."""
         self._unsent = 0
         """Bytes that waited to be sent when the deadline was set."""
-        self._served = False
-        """It has been answered before."""
+        self._served = False  # not once so far
         self._answering: asyncio.Task[None] | None = None
         self._streaming = False
         self._writable: asyncio.Future[None] | None = None
@@ -83,7 +82,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.IDLE:
             if self._served and self._writable is None and (again := self._server.again(self, data)) is not None:
-                self._transport.writelines(again)
+                write_pieces(self._transport, again)
                 if self._writable is not None:
                     self._enter(Phase.ANSWER)
                     self._answering = self._server.supervisor.spawn(self._given_again(), "http request")
@@ -138,8 +137,7 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
         if self.phase in (Phase.HEAD, Phase.BODY):
-            what = "head" if self.phase is Phase.HEAD else "body"
-            self._refuse(408, f"the request's {what} took too long")
+            self._refuse(408, f"the request's {'head' if self.phase is Phase.HEAD else 'body'} took too long")
         elif self.phase is Phase.IDLE:
             self._close()
         elif self.phase is not Phase.LINGER and self._transport.get_write_buffer_size() + LEAST <= self._unsent:
@@ -259,7 +257,6 @@ class Connection(asyncio.Protocol):
         try:
             upgrade = await upgrader.admit(head, self._peer)
         except Exception:
-            # Of this request only, as in any other answer.
             logger.exception("a request for an upgrade could not be looked at")
         self._answering = None
         if upgrade is None or self._lost or self._ended:
@@ -295,8 +292,9 @@ class Connection(asyncio.Protocol):
                 self._write_response(request.head, answer, keep_alive)
                 if keep_alive:
                     self._server.keep(request, answer)
-                if request.head.method != "HEAD" and (len(answer.body) > PIECE or self._writable is not None):
-                    await self._write_rest(answer.body)
+                body = b"" if request.head.method == "HEAD" else answer.body
+                if len(body) > PIECE or self._writable is not None:
+                    await self._write_rest(body)
         except Exception:
             # The application answers its own errors; this one is in sending, and ends this connection only.
             logger.exception("an answer could not be sent")
@@ -360,6 +358,7 @@ class Connection(asyncio.Protocol):
             self._streaming = False
         if chunked and head.method != "HEAD" and not self._lost:
             self._transport.write(LAST_CHUNK)
+        await self._drained()
         return keep_alive
 
     async def write(self, data: bytes) -> None:

@@ -111,6 +111,21 @@ def test_a_fault_deep_in_the_payload_names_the_place() -> None:
     assert "b" in message
 
 
+@pytest.mark.parametrize(
+    ("payload", "place"),
+    [
+        ({"a": [{"b": 10**30}]}, ", at a[0].b"),
+        ({"a": {"b": [[1, math.inf]]}}, ", at a.b[0][1]"),
+        ({"": {"a": "\ud800"}}, ", at a"),
+        ({"a\n": 10**30}, ", at a\\n"),
+        ({"": 10**30}, " bits"),
+    ],
+)
+def test_the_place_of_a_fault_is_its_way_through_keys_and_numbers(payload: dict[str, Any], place: str) -> None:
+    [(_, message)] = faults_of(parse_new_task, {"title": "t", "payload": payload})
+    assert message.endswith(place)
+
+
 @pytest.mark.parametrize("body", [None, [], 1, "x", True])
 def test_a_body_that_is_no_object(body: Any) -> None:
     assert fields_of(parse_new_task, body) == ["body"]

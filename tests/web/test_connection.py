@@ -8,7 +8,7 @@ import pytest
 
 from taskd.http1.limits import Limits
 from taskd.web import connection as module
-from taskd.web.message import Answer, Request, Response
+from taskd.web.message import Answer, Request, Response, Sink, Stream
 from tests.waiting import eventually
 from tests.web.serving import Held, request, serving
 
@@ -121,6 +121,29 @@ async def test_no_request_is_begun_before_the_client_takes_the_last_answer() -> 
         assert begun == 1
         assert [len((await client.answer()).body) for _ in range(2)] == [64 * 2**20] * 2
         assert begun == 2
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_answers_without_a_body_wait_for_their_client_too(streams: bool) -> None:
+    begun = 0
+    padding = [("X-Padding", "x" * 60_000)]
+
+    async def run(sink: Sink) -> None: ...
+
+    async def handle(request: Request) -> Answer:
+        nonlocal begun
+        begun += 1
+        return Stream(run, "text/plain", padding) if streams else Response(200, b"body", "text/plain", padding)
+
+    async with serving(handle) as found:
+        client = await found.client(limit=100_000)
+        client.send(request("HEAD", "/") * 1000)
+        await eventually(lambda: found.server.connections and found.connection._writable is not None)
+        for _ in range(10_000):
+            await asyncio.sleep(0)
+        assert begun < 1000
+        assert [(await client.answer(head=True)).status for _ in range(1000)] == [200] * 1000
+        assert begun == 1000
 
 
 @pytest.mark.parametrize(
