@@ -54,7 +54,6 @@ class Table:
         await migrate(self.url)
         await self._database.open()
         self._lease = await self._database.fetchval(HOLDER)
-        self._backend = await self._database.fetchval("SELECT pg_backend_pid()")
 
     async def close(self) -> None:
         await self._database.close()
@@ -86,6 +85,8 @@ class Table:
     async def turn(self) -> Sample:
         """Return how many tasks are claimed and ended in a second."""
         await self.create(self.work)
+        # One that was idle for long was closed meanwhile.
+        self._backend = await self._database.fetchval("SELECT pg_backend_pid()")
         begun, ran = time.perf_counter(), self._cpu()
         number = await self.work_off()
         seconds, used = time.perf_counter() - begun, self._cpu() - ran

@@ -76,7 +76,7 @@ class Settings:
         Url(_POSTGRES), "", "The database. None: an embedded PostgreSQL, when the extra `embedded` is installed."
     )
     database_listen_url: str | None = _declare(
-        Url(_POSTGRES), "", "The same database past a pooler, for LISTEN. None: the database URL."
+        Url(_POSTGRES), "", "The same database past a pooler, for LISTEN. None: no pooler stands between."
     )
     database_replica_url: str | None = _declare(
         Url(_POSTGRES), "", "A replica for reads of lists and search. None: the database itself."

@@ -68,12 +68,13 @@ class Parts:
 
     def _build_store(self, url: str) -> None:
         listen_url = self.settings.database_listen_url or url
-        self.database = Database(url, max_size=10, catalog=self.catalog)
+        direct = self.settings.database_listen_url is None
+        self.database = Database(url, max_size=10, direct=direct, catalog=self.catalog)
         self.listener = Listener(listen_url, self._lock_key, self._woken, self._reconnected, self.supervisor)
         self.notifier = Notifier(self.database, self.supervisor)
         self.claims = ClaimStore(self.database, self.committed, self.catalog, follows=True)
         # Its own: a renewal that waits behind ten slow statements comes too late, and costs what runs.
-        self.renewals = Database(url, max_size=2, catalog=self.catalog)
+        self.renewals = Database(url, max_size=2, direct=direct, catalog=self.catalog)
         self.leases = LeaseStore(self.renewals, self.committed, catalog=self.catalog)
         self.sweep = SweepStore(
             self.database,

@@ -79,7 +79,8 @@ class Database:
         url: `postgresql://…`, through a pooler or not.
         min_size: connections that are made by `open`, which waits for them; the others come on demand.
         max_size: connections at most. Who finds none free waits, up to `timeout`.
-        statement_cache: keep prepared statements on the connections; off for poolers that don't.
+        direct: no pooler stands between. Through one, statements are prepared anew each time, for it may pass each to
+            another connection, and no setting is sent that it would refuse.
         timeout: seconds for one statement, and for a connection.
         catalog: where the time of each statement is observed, without the wait for a connection.
         clock: monotonic seconds.
@@ -91,7 +92,7 @@ class Database:
         *,
         min_size: int = 1,
         max_size: int = 10,
-        statement_cache: bool = True,
+        direct: bool = True,
         timeout: float = COMMAND_TIMEOUT,
         catalog: Catalog | None = None,
         clock: Clock = monotonic,
@@ -99,7 +100,7 @@ class Database:
         self._url = url
         self._min_size = min(min_size, max_size)
         self._max_size = max_size
-        self._statement_cache = statement_cache
+        self._direct = direct
         self._timeout = timeout
         self._timing = Timing(catalog or Catalog(), clock)
         self._pool: asyncpg.Pool[Row] | None = None
@@ -140,11 +141,11 @@ class Database:
             # asyncpg restores a floor by a task of its own, which fills the log during an outage: so there is none.
             min_size=0,
             max_size=self._max_size,
-            statement_cache_size=200 if self._statement_cache else 0,
+            statement_cache_size=200 if self._direct else 0,
             timeout=self._timeout,
             command_timeout=self._timeout,
             reset=_nothing_to_reset,
-            server_settings=_server_settings(self._statement_cache),
+            server_settings=_server_settings(self._direct),
         )
         await pool
         try:

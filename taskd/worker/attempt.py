@@ -49,9 +49,9 @@ class BaseAttempt:
 
     def start(self, supervisor: Supervisor) -> None:
         """Have it run."""
-        self.started = True
         self._began = self._loop.time()
         self._start(supervisor)
+        self.started = True
 
     def _start(self, supervisor: Supervisor) -> None:
         raise NotImplementedError

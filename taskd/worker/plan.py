@@ -83,7 +83,8 @@ def judge(attempt: int, limits: Limits, stop: Stop | None, ended: Ended | None) 
             return Verdict(Ending.FAILED, error_type=ended.type, error_message=ended.message)
         return _failed(attempt, limits, ended.type, ended.message, ended.after)
     error = ended.error
-    asked = error.after if isinstance(error, Retry) else None
+    # Of a class of the handler's own, whose constructor may not have called that of `Retry`.
+    asked = getattr(error, "after", None) if isinstance(error, Retry) else None
     return _failed(attempt, limits, error_type(error), error_message(error), asked)
 
 

@@ -186,17 +186,29 @@ class Pool:
 
     async def _start_and_settle(self) -> None:
         while True:
-            # Taken out one by one: should one fail here, which ends the process, another task goes on with the rest.
+            # An error in here is a bug, and ends the process in order; the others' outcomes are stored before that.
             while self._answers:
-                self._take(self._answers.popleft())
+                answer = self._answers.popleft()
+                attempt, outcome = self._asked.pop(answer)
+                try:
+                    self._take(attempt, outcome, answer)
+                except Exception as error:
+                    self._give_up(attempt, error)
             if self._offered:
                 offered, self._offered = self._offered, []
                 self._begun.extend(offered)
-                self._executor.begin(offered)
+                try:
+                    self._executor.begin(offered)
+                except Exception as error:
+                    self._tell(error)
                 # The handlers have their turn.
                 await asyncio.sleep(0)
             while self._begun:
-                self._look(self._begun.popleft())
+                attempt = self._begun.popleft()
+                try:
+                    self._look(attempt)
+                except Exception as error:
+                    self._give_up(attempt, error)
             if not self._offered and not self._answers:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
@@ -222,14 +234,21 @@ class Pool:
             self._answers.append(answer)
             self._wake()
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, attempt: BaseAttempt, outcome: Outcome, answer: Answer) -> None:
         """See to an attempt whose outcome was stored, or could not be."""
-        attempt, outcome = self._asked.pop(answer)
         if answer.cancelled() or answer.exception() is not None:
             self._store(attempt, outcome, answer)
         else:
             self._executor.stored(attempt, outcome, answer.result())
             self._end(attempt)
+
+    def _give_up(self, attempt: BaseAttempt, error: Exception) -> None:
+        self._tell(error)
+        self._end(attempt)
+
+    def _tell(self, error: Exception) -> None:
+        """Let the process know, which ends by it."""
+        self._supervisor.spawn(_raised(error), "slots")
 
     def _store(self, attempt: BaseAttempt, outcome: Outcome, answer: Answer | None = None) -> None:
         storing = self._supervisor.spawn(self._executor.store(attempt, outcome, answer), "outcome")
@@ -251,8 +270,6 @@ class Pool:
             self._free()
 
     def _wake(self) -> None:
-        if self._starter is not None and self._starter.done():
-            self._starter = self._supervisor.spawn(self._start_and_settle(), "slots")
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -271,3 +288,7 @@ class Pool:
             del self._open[attempt.job.key]
         if not self._open:
             self._settled.set()
+
+
+async def _raised(error: Exception) -> None:
+    raise error

@@ -102,9 +102,9 @@ async def test_a_refused_database_is_a_matter_of_settings(database_url: str) -> 
         await Database("mysql://x").open()
 
 
-@pytest.mark.parametrize("statement_cache", [True, False])
-async def test_lost_connections_heal_with_the_next_call(database_url: str, statement_cache: bool) -> None:
-    database = Database(database_url, max_size=1, statement_cache=statement_cache)
+@pytest.mark.parametrize("direct", [True, False])
+async def test_lost_connections_heal_with_the_next_call(database_url: str, direct: bool) -> None:
+    database = Database(database_url, max_size=1, direct=direct)
     await database.open()
     with pytest.raises(Unavailable):
         await database.execute("SELECT pg_terminate_backend(pg_backend_pid())")

@@ -62,6 +62,17 @@ def test_a_lost_attempt_is_not_judged(ended: Any) -> None:
     assert judge(1, LIMITS, Stop.LOST, ended) is None
 
 
+def test_a_retry_of_a_class_that_did_not_call_its_constructor_is_one() -> None:
+    class Busy(Retry):
+        def __init__(self, host: str) -> None:
+            self.host = host
+
+    verdict = judge(1, LIMITS, None, Raised(Busy("a")))
+    assert verdict is not None
+    assert verdict.ending is Ending.RETRY
+    assert 0 <= verdict.delay <= LIMITS.retry.ceiling(1)
+
+
 @given(st.integers(1, 100), st.integers(1, 100), st.one_of(st.none(), st.floats(0, 1000)))
 def test_a_failure_waits_as_asked_or_within_the_policy(attempt: int, most: int, after: float | None) -> None:
     limits = Limits(10, most, RetryPolicy())

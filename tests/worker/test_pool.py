@@ -174,8 +174,34 @@ async def test_an_error_of_the_pools_own_ends_the_process_and_leaves_no_other_at
     world.executor.judge = judge_all_but_one  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         await world.supervisor.failed
-    world.offer("now")
-    for answer in await world.asks(3):
+    for answer in await world.asks(2):
         answer.set_result(Status.DONE)
-    await eventually(lambda: world.pool.busy == 1)
-    assert {outcome.task_id for outcome, _ in world.store.asked} >= {job.task.id for job in rest}
+    assert await world.pool.wait_settled(None)
+    assert (world.pool.busy, world.freed) == (0, 3)
+    assert {outcome.task_id for outcome, _ in world.store.asked} == {job.task.id for job in rest}
+
+
+@pytest.mark.parametrize("where", ["begin", "stored"])
+async def test_nor_does_one_at_the_beginning_or_behind_the_answer(
+    world: World, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(world.executor, where)
+    calls = 0
+
+    def once(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("broken")
+        right(*args)
+
+    monkeypatch.setattr(world.executor, where, once)
+    world.offer("now", "now")
+    for answer in await world.asks(2):
+        answer.set_result(Status.DONE)
+    with pytest.raises(RuntimeError):
+        await world.supervisor.failed
+    assert await world.pool.wait_settled(None)
+    assert (world.pool.busy, world.freed) == (0, 2)
+    endings = {Ending.RELEASED} if where == "begin" else {Ending.DONE}
+    assert {outcome.ending for outcome, _ in world.store.asked} == endings

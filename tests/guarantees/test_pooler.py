@@ -1,0 +1,77 @@
+"""taskd behind a pooler in transaction mode, which may pass each statement to another connection."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from taskd import Taskd
+from taskd.store.pool import Database
+from tests.running import embedded, receive
+from tests.waiting import eventually
+
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@pytest.fixture
+def pooler_url(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start PgBouncer before the test's database, as it comes but for the mode; it may not run as root."""
+    if PROGRAM is None:
+        pytest.skip("no pgbouncer on PATH")
+    parts = urlsplit(database_url)
+    directory = Path(tmp_path_factory.mktemp("pooler"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = f"host={parse_qs(parts.query)['host'][0]} port=5432 user={parts.username}"
+    settings = ("listen_addr=127.0.0.1", f"listen_port={port}", "unix_socket_dir=", "auth_type=any")
+    file = directory / "pgbouncer.ini"
+    file.write_text("\n".join((f"[databases]\n* = {server}\n[pgbouncer]", *settings, "pool_mode=transaction", "")))
+    # All on the way to it are their owner's alone.
+    for found in (file, directory, directory.parent, directory.parent.parent):
+        found.chmod(0o755)
+    as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    process = subprocess.Popen([PROGRAM, "-q", *as_user, str(file)])
+    try:
+        yield f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+async def test_all_of_it_works_behind_a_pooler(database_url: str, pooler_url: str) -> None:
+    app = Taskd(database_url=pooler_url, database_listen_url=database_url)
+
+    @app.handler("echo")
+    async def echo(task: object, ctx: object) -> str:
+        return "said"
+
+    async with embedded(pooler_url, app) as server, server.client() as client, server.socket() as events:
+        made = await client.post("/tasks", json={"title": "Compress the video", "kind": "echo"})
+        assert made.status_code == 201
+        task = made.json()["id"]
+        told = [await receive(events) for _ in range(4)][1:]
+        assert [message["event"]["type"] for message in told] == ["created", "started", "done"]
+        assert (await client.get(f"/tasks/{task}")).json()["result"] == "said"
+        found = await client.get("/search", params={"query": "compress"})
+        assert [one["task"]["id"] for one in found.json()["results"]] == [task]
+
+
+async def test_settings_are_sent_to_the_database_alone(database_url: str, pooler_url: str) -> None:
+    for url, direct, expected in ((database_url, True, "off"), (pooler_url, False, "on")):
+        database = Database(url, direct=direct)
+
+        async def opened(database: Database = database) -> bool:
+            await database.open()
+            return True
+
+        await eventually(opened)
+        assert await database.fetchval("SHOW enable_seqscan") == expected
+        await database.close()
