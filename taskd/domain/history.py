@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
@@ -42,7 +43,8 @@ class HistoryQuery(NamedTuple):
         return encode_place(_PLACE.pack(self.task_id.bytes, self.after)) if self.after else None
 
 
-class HistoryPage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
     """One page, oldest first; `next_cursor` is where the next one begins, None at the end."""
 
     events: tuple[Event, ...]

@@ -163,7 +163,8 @@ class ListQuery(NamedTuple):
     cursor: str | None = None
 
 
-class Page(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Page:
     """One page of a list; `next_cursor` is where the next one begins, None at the end."""
 
     tasks: tuple[Task, ...]

@@ -11,6 +11,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -43,7 +44,8 @@ class SearchQuery(NamedTuple):
     cursor: str | None = None
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Found:
     """One task that a search found.
 
     `title` and `description` are HTML: its words with those that were searched for in `<mark>`, all else escaped; of a
@@ -56,7 +58,8 @@ class Found(NamedTuple):
     description: str
 
 
-class SearchPage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SearchPage:
     """One page of what was found, best first. `exact` False: there are at least `total`.
 
     `hint` says why nothing can be found, for a query that has no word to search for.
