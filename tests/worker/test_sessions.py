@@ -144,7 +144,8 @@ async def test_a_late_word_is_acknowledged_once_and_frees_the_slot() -> None:
         session, _ = opened(rig, slots=1)
         task_id = rig.store.add(timeout_seconds=0.001, max_attempts=1)
         [task] = await fetched(session)
-        await eventually(lambda: rig.store.status(task_id) is Status.FAILED)
+        assert await session.pool.wait_settled(20)
+        assert rig.store.status(task_id) is Status.FAILED
         assert (session.free, rig.worker.busy) == (0, 1)
         session.result(key_of(task), DONE)
         assert session.fetch().acks == [(key_of(task), False)]
