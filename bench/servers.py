@@ -134,13 +134,21 @@ def pss(pid: int) -> int:
 
 
 def _family(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
     return [pid, *(one for child in children for one in _family(int(child)))]
 
 
 def _cpu_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Return the seconds that a process has used, and those of its children that have ended (proc(5), `stat`)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        # It has ended since it was listed: its parent has its seconds.
+        return 0.0
+    return sum(map(int, fields[11:15])) / TICKS
 
 
 # Prints what wrk's own report has, in a form that is easy to read (wrk, SCRIPTING).
