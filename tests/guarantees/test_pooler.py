@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,29 +22,34 @@ PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbi
 
 
 @pytest.fixture
-def pooler_url(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+async def pooler_url(database_url: str) -> AsyncIterator[str]:
     """Start PgBouncer before the test's database, as it comes but for the mode; it may not run as root."""
     if PROGRAM is None:
         pytest.skip("no pgbouncer on PATH")
     parts = urlsplit(database_url)
-    directory = Path(tmp_path_factory.mktemp("pooler"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = f"host={parse_qs(parts.query)['host'][0]} port=5432 user={parts.username}"
     settings = ("listen_addr=127.0.0.1", f"listen_port={port}", "unix_socket_dir=", "auth_type=any")
-    file = directory / "pgbouncer.ini"
-    file.write_text("\n".join((f"[databases]\n* = {server}\n[pgbouncer]", *settings, "pool_mode=transaction", "")))
-    # All on the way to it are their owner's alone.
-    for found in (file, directory, directory.parent, directory.parent.parent):
-        found.chmod(0o755)
-    as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    process = subprocess.Popen([PROGRAM, "-q", *as_user, str(file)])
-    try:
-        yield f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+    # Not one of pytest's, which are for its own user alone.
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "pgbouncer.ini")
+        file.write_text("\n".join((f"[databases]\n* = {server}\n[pgbouncer]", *settings, "pool_mode=transaction", "")))
+        Path(directory).chmod(0o755)
+        as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        process = await asyncio.create_subprocess_exec(PROGRAM, "-q", *as_user, str(file))
+
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        try:
+            await eventually(listens)
+            yield f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}"
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 20)
 
 
 async def test_all_of_it_works_behind_a_pooler(database_url: str, pooler_url: str) -> None:
@@ -67,11 +73,6 @@ async def test_all_of_it_works_behind_a_pooler(database_url: str, pooler_url: st
 async def test_settings_are_sent_to_the_database_alone(database_url: str, pooler_url: str) -> None:
     for url, direct, expected in ((database_url, True, "off"), (pooler_url, False, "on")):
         database = Database(url, direct=direct)
-
-        async def opened(database: Database = database) -> bool:
-            await database.open()
-            return True
-
-        await eventually(opened)
+        await database.open()
         assert await database.fetchval("SHOW enable_seqscan") == expected
         await database.close()
