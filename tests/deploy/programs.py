@@ -10,6 +10,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "redis-server": "redis-server",
+    "pgbouncer": "pgbouncer",
     "node": "nodejs",
     "npm": "npm",
     "strip": "binutils",
