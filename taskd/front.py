@@ -184,7 +184,6 @@ class Front:
             catalog.cache_entries.track_all(lambda: {(name,): cache.entries.get(name, 0) for name in (TASK, LIST)})
             catalog.cache_evictions.track_all(lambda: cache.evictions)
 
-
     def _closed(self) -> dict[tuple[str, ...], float]:
         closed = {} if self.hub is None else self.hub.closed
         return {(why.replace(" ", "_"),): number for why, number in closed.items()}

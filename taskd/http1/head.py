@@ -17,7 +17,8 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
 # RFC 9112 3: one SP between the parts. The target is any visible ASCII: clients send `"` and `|` as they are. But a
 # `#` never belongs to a target (RFC 9110 7.1), and readers differ on what it does.
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~]+) HTTP/([0-9])\.([0-9])')
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~]+) HTTP/([0-9]\.[0-9])')
+_VERSIONS = {b"1.0": (1, 0), b"1.1": (1, 1)}
 # RFC 3986 3.2.2 and 3.2.3, without user information, which RFC 9110 4.2.4 says to treat as an error, and without the
 # comma: no name has one, but two Host fields that somebody on the way joined do.
 _AUTHORITY = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?"
@@ -259,8 +260,8 @@ def parse_head(raw: bytes, limits: Limits, read: ReadSection = parse_section) ->
     if line is None:
         raise BadRequest(400, "the request line is malformed")
     method, target = line[1].decode("ascii"), line[2]
-    version = (int(line[3]), int(line[4]))
-    if version not in ((1, 0), (1, 1)):
+    version = _VERSIONS.get(line[3])
+    if version is None:
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     # RFC 9110 9.1: 501 is for what nobody knows; what is known and has no place here is the router's 405. CONNECT is
     # for proxies, and what follows it is no HTTP.
@@ -317,17 +318,15 @@ class HeadMemo:
         Its fields have come before, so they were found good, with whatever is not allowed in them.
         """
         head = self._heads.get(raw)
-        if head is not None:
-            return head
-        first, _, rest = raw[:-4].partition(b"\r\n")
-        section = self._sections.get((rest, (1, 1)))
-        line = _REQUEST_LINE.fullmatch(first)
-        if section is None or line is None or line[3] != b"1" or line[4] != b"1":
-            return None
-        method, target = line[1].decode("ascii"), line[2]
-        if method not in _METHODS or not target.startswith(b"/") or b"%" in target or len(target) > self._limits.target:
-            return None
-        return Head(method, target, (1, 1), raw, *section)
+        if head is None:
+            try:
+                head = parse_head(raw, self._limits, self._met)
+            except (BadRequest, KeyError):
+                return None
+        return head if head.target.startswith(b"/") else None
+
+    def _met(self, raw: bytes, version: tuple[int, int], limits: Limits) -> Section:
+        return self._sections[raw, version]
 
     def _section(self, raw: bytes, version: tuple[int, int], limits: Limits) -> Section:
         section = self._sections.get((raw, version))
