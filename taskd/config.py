@@ -172,6 +172,11 @@ class Settings:
         Number(0, 3600), "30", "How long running tasks may go on after a stop is asked for.", "seconds"
     )
 
+    @property
+    def direct(self) -> bool:
+        """Whether no pooler stands before the database."""
+        return self.database_listen_url is None
+
     @classmethod
     def from_kwargs(cls, **values: object) -> Settings:
         """Return the settings that are given by name, each as its Python value or as text; None is the default.

@@ -68,7 +68,7 @@ class Parts:
 
     def _build_store(self, url: str) -> None:
         listen_url = self.settings.database_listen_url or url
-        direct = self.settings.database_listen_url is None
+        direct = self.settings.direct
         self.database = Database(url, max_size=10, direct=direct, catalog=self.catalog)
         self.listener = Listener(listen_url, self._lock_key, self._woken, self._reconnected, self.supervisor)
         self.notifier = Notifier(self.database, self.supervisor)

@@ -80,7 +80,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
     if settings.database_url is None:
         yield Finding(True, f"database: an embedded PostgreSQL in {settings.data_dir.absolute()}")
         return
-    database = Database(settings.database_url, max_size=1, direct=settings.database_listen_url is None)
+    database = Database(settings.database_url, max_size=1, direct=settings.direct)
     try:
         await database.open()
         async for finding in _of_database(database):

@@ -23,7 +23,9 @@ def run(asked: argparse.Namespace) -> int:
     log.setup(settings.log, settings.log_level)
     if settings.database_url is None:
         raise ConfigError("database_url: must be given; the embedded PostgreSQL is brought up to date by each start")
-    done = asyncio.run(_migrate(settings.database_url, settings.search_config))
+    # Past a pooler, as the migrations of a start.
+    url = settings.database_listen_url or settings.database_url
+    done = asyncio.run(_migrate(url, settings.search_config))
     print("\n".join(done) or "nothing to do: the schema is up to date")
     return 0
 

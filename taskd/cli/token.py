@@ -81,7 +81,7 @@ async def _run(settings: Settings, asked: argparse.Namespace) -> int:
 async def _tokens(settings: Settings) -> AsyncIterator[TokenStore]:
     async with contextlib.AsyncExitStack() as stack:
         url = settings.database_url or await _embedded(settings, stack)
-        database = Database(url, max_size=1, direct=settings.database_listen_url is None)
+        database = Database(url, max_size=1, direct=settings.direct)
         stack.push_async_callback(database.close)
         await database.open()
         if await pending(database):

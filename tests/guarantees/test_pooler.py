@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -76,3 +77,17 @@ async def test_settings_are_sent_to_the_database_alone(database_url: str, pooler
         await database.open()
         assert await database.fetchval("SHOW enable_seqscan") == expected
         await database.close()
+
+
+async def test_the_commands_go_past_it_or_through_it(database_url: str, pooler_url: str) -> None:
+    flags = ("--database-url", pooler_url, "--database-listen-url", database_url)
+    for command in (
+        ("migrate", *flags),
+        ("check", *flags, "--auth", "none"),
+        ("token", "create", "--user", "ann", *flags),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "taskd", *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == 0, said.decode()
