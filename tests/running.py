@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families as read_text
 from websockets.asyncio.client import ClientConnection, connect
 
 from taskd import Taskd
@@ -59,6 +60,17 @@ class Server:
                 return (await client.get("/readyz")).status_code == 200
             except httpx.TransportError:
                 return False
+
+    async def counted(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's series that have these labels; 0 if there are none."""
+        async with self.client() as client:
+            families = read_text((await client.get("/metrics")).text)
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        return sum(sample.value for sample in samples if sample.labels.items() >= labels.items())
+
+    async def has_answered(self, method: str, times: int) -> bool:
+        """Return whether so many gRPC calls of a method, `Service/Method`, were answered well."""
+        return await self.counted("taskd_grpc_requests_total", method=method, code="OK") == times
 
     async def kill(self) -> None:
         """End the process without warning."""

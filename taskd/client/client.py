@@ -228,6 +228,7 @@ class Client:
         Raises:
             TimeoutError: it is not so in that time.
             NotFound: there is no such task, or it was deleted.
+            Unavailable: nobody answers at the beginning. Later on, it waits for the server to come back.
         """
         wanted = id_text(task_id)
         watch = self._watch(watch_request(None, (), (), [wanted], False))

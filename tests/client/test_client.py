@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -276,6 +277,7 @@ async def test_another_server_of_the_same_log_goes_on_where_the_first_one_stoppe
                     await events.start()
                     held = await client.create("held", **WAITING)
                     waiting.append(asyncio.create_task(client.wait(held.id)))
+                    await eventually(partial(server.has_answered, "TaskService/GetTask", 1))
                 await eventually(lambda: answers(client))
                 await server.app.tasks.create(f"t{number}", owner="ann", **WAITING)
                 if number == 2:

@@ -36,12 +36,14 @@ async def test_a_killed_server_stops_neither_events_nor_work_nor_waiting(databas
     worker = Worker(address, user="ann", slots=5)
     worker.handler("work")(handler)
     async with Client(address, user="ann") as client, working(worker):
-        async with served(database_url, *flags, handlers=""):
+        async with served(database_url, *flags, handlers="") as first:
             events = client.events()
             await events.start()
             tasks = await client.create_many([{"title": "t", "kind": "work"}] * 5)
             waiting = [asyncio.create_task(client.wait(task.id)) for task in tasks]
             await eventually(lambda: len(handler.started) == 5)
+            # Each waits once it has looked; one that nobody has answered yet would rather say so than wait.
+            await eventually(lambda: first.has_answered("TaskService/GetTask", 5))
         # Killed. What runs has no server to go on for: it is stopped once the next one says so.
         async with served(database_url, *flags, handlers=""):
             await eventually(lambda: len(handler.started) == 10)

@@ -169,15 +169,7 @@ async def _used(client: httpx.AsyncClient, running: dict[str, Server]) -> bool:
     """Ask the gateway for something, and return whether all servers have answered calls of it by now."""
     assert (await client.get("/tasks")).status_code == 200
     lists = {"method": "TaskService/ListTasks"}
-    return all([await _counted(one, "taskd_grpc_requests_total", **lists) for one in running.values()])
-
-
-async def _counted(server: Server, name: str, **labels: str) -> float:
-    """Return the sum of a metric's series that have these labels; 0 if there are none."""
-    async with server.client() as client:
-        families = read_text((await client.get("/metrics")).text)
-    samples = [sample for family in families for sample in family.samples if sample.name == name]
-    return sum(sample.value for sample in samples if sample.labels.items() >= labels.items())
+    return all([await one.counted("taskd_grpc_requests_total", **lists) for one in running.values()])
 
 
 async def test_a_gateway_starts_before_its_upstream(database_url: str) -> None:
@@ -279,9 +271,9 @@ async def test_a_gateway_counts_what_it_does_and_has_no_numbers_of_what_it_has_n
             await post(client, "t")
             for _ in range(2):
                 await client.get("/tasks")
-            assert await _counted(server, "taskd_upstream_up") == 1
-            assert await _counted(server, "taskd_cache_requests_total", cache="list", result="hit") == 1
-            assert await _counted(server, "taskd_http_requests_total", route="/tasks") == 3
+            assert await server.counted("taskd_upstream_up") == 1
+            assert await server.counted("taskd_cache_requests_total", cache="list", result="hit") == 1
+            assert await server.counted("taskd_http_requests_total", route="/tasks") == 3
             families = read_text((await client.get("/metrics")).text)
             shown = {sample.name for family in families for sample in family.samples}
             absent = ("taskd_tasks", "taskd_queue", "taskd_database_", "taskd_event_log")
@@ -295,7 +287,7 @@ async def test_a_gateway_counts_what_it_does_and_has_no_numbers_of_what_it_has_n
 
 
 async def _is_down(server: Server) -> bool:
-    return await _counted(server, "taskd_upstream_up") == 0
+    return await server.counted("taskd_upstream_up") == 0
 
 
 async def test_its_end_is_told_to_sockets_and_leaves_nothing(database_url: str) -> None:
