@@ -91,7 +91,7 @@ class Front:
             max_connections=shares.http,
             catalog=catalog,
             tls=tls,
-            hot=HotAnswers(self.reads.still, gate.believes, catalog),
+            hot=HotAnswers(self.reads, gate.believes, catalog),
         )
         if self.cache is not None:
             health.add("cache", self._cache_health)

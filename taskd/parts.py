@@ -143,7 +143,7 @@ class Parts:
         return GrpcServer(
             self.front.tasks,
             self.front.reads,
-            self.front.reads.still,
+            self.front.reads,
             self.feed,
             self.health,
             WorkCalls(self.worker.crews, self.supervisor),

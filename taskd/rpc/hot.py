@@ -2,9 +2,9 @@
 
 As `web/hot.py` does for HTTP. Whoever reads one task or list again and again says the same each time, in the message
 and in the metadata, and all that an answer depends on is there; but for whether the caller's token is still believed,
-and whether the cache still has the very view that is shown, which are looked at each time. Only where that is so are
-answers kept: reads of views, without a limit of calls, while no line is logged for each call. A call that has a request
-id, or a trace, is one of its own.
+and whether the cache still has the very view that is shown, which are looked at (see `service/again.py`). Only where
+that is so are answers kept: reads of views, without a limit of calls, while no line is logged for each call. A call
+that has a request id, or a trace, is one of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from taskd.clock import Clock, monotonic
 from taskd.domain.model import User
-from taskd.service.again import GivenAnswers
+from taskd.service.again import GivenAnswers, Standing
 from taskd.service.ports import View
 
 logger = logging.getLogger("taskd.grpc")
@@ -48,20 +48,19 @@ class HotAnswers:
     """Finds and keeps them.
 
     Args:
-        still: says whether a view is what a read would give now, and counts that read.
+        views: says whether a view is what a read would give now.
         believes: says whether a user would be let in now without a look.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, still: Callable[[View], bool], believes: Callable[[User], bool], clock: Clock = monotonic
-    ) -> None:
-        self._given: GivenAnswers[Said, Hot] = GivenAnswers(still, believes, logger, clock)
+    def __init__(self, views: Standing, believes: Callable[[User], bool], clock: Clock = monotonic) -> None:
+        self._given: GivenAnswers[Said, Hot] = GivenAnswers(views, believes, logger, clock)
         self._believes = believes
+        self._clock = clock
 
     def find(self, said: Said) -> bytes | None:
         """Return the answer to a call, if it is known and may be given."""
-        hot = self._given.find(said)
+        hot = self._given.find(said, self._clock())
         return None if hot is None else hot.body
 
     def keep(self, said: Said, user: User, shown: Shown) -> None:

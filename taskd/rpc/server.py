@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -27,8 +27,9 @@ from taskd.rpc.watch import Watches
 from taskd.runtime.backoff import Backoff
 from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
+from taskd.service.again import Standing
 from taskd.service.auth import Gate
-from taskd.service.ports import Feed, Health, Reads, Tasks, Tokens, View
+from taskd.service.ports import Feed, Health, Reads, Tasks, Tokens
 from taskd.tls import Tls
 from taskd.v1 import taskd_pb2 as pb
 
@@ -95,7 +96,7 @@ class GrpcServer:
 
     Args:
         tasks, reads, feed, health: the service.
-        still: says whether a view is what a read would give now, and counts that read.
+        views: says whether a view is what a read would give now.
         work: the calls of `WorkerService`.
         tokens: those that there are, for gateways.
         gate: lets callers in.
@@ -108,7 +109,7 @@ class GrpcServer:
         self,
         tasks: Tasks,
         reads: Reads,
-        still: Callable[[View], bool],
+        views: Standing,
         feed: Feed,
         health: Health,
         work: object,
@@ -123,7 +124,7 @@ class GrpcServer:
         self.watches = Watches(feed)
         self._port = 0
         self._peers = Peers(lambda doomed: sever(doomed, self._port), supervisor)
-        calls = self._calls = Calls(gate, catalog, self._peers, HotAnswers(still, gate.believes))
+        calls = self._calls = Calls(gate, catalog, self._peers, HotAnswers(views, gate.believes))
         self._tls = tls
         self._supervisor = supervisor
         parts = {

@@ -32,6 +32,7 @@ from taskd.domain.model import ListQuery, NewTask, Page, Status, Task, User
 from taskd.domain.search import SearchPage, SearchQuery
 from taskd.errors import Conflict, NotFound, Rejected, StaleVersion
 from taskd.metrics.catalog import Catalog
+from taskd.metrics.registry import Counter
 from taskd.service.ports import Tasks, View
 from taskd.service.tasks import not_found
 from taskd.service.views import ALL, LIST, TASK, event_scopes, list_scopes, own_scopes, page_key, page_view, task_view
@@ -66,6 +67,7 @@ class CachedReads:
             for result in ("hit", "miss", "coalesced")
         }
         self._hits = {name: self._count[name, "hit"] for name in (TASK, LIST)}
+        self._doubts: list[Callable[[], None]] = []
 
     async def task(self, user: User, task_id: UUID) -> View:
         """Return one task; see `ports.Reads`."""
@@ -86,13 +88,16 @@ class CachedReads:
 
         return await self._read(user, page_key(query), load)
 
-    def still(self, view: View) -> bool:
-        """Return whether a read would give this very view now, out of this process's memory; that counts as a hit."""
+    def still(self, view: View) -> Counter | None:
+        """Return what counts hits, if a read would give this very view now, out of this process's memory."""
         key = view.key
         if self._memory is None or not isinstance(key, Key) or not self._memory.keeps(key, view):
-            return False
-        self._hits[key.cache].inc()
-        return True
+            return None
+        return self._hits[key.cache]
+
+    def on_change(self, doubt: Callable[[], None]) -> None:
+        """Have `doubt` called whenever what is kept has changed."""
+        self._doubts.append(doubt)
 
     def observe(self, events: Sequence[Event]) -> None:
         """End what the log says has changed; a listener of the feed.
@@ -129,6 +134,7 @@ class CachedReads:
             scopes = tuple(scopes)
             self._cache.invalidate(scopes)
             self._flights.land(scopes)
+            self._changed()
 
     def begin_anew(self) -> None:
         """Forget everything: the database is another one."""
@@ -136,6 +142,11 @@ class CachedReads:
             self._own.clear()
             self._cache.clear()
             self._flights.land_all()
+            self._changed()
+
+    def _changed(self) -> None:
+        for doubt in self._doubts:
+            doubt()
 
     async def _read(self, user: User, key: Key, load: Callable[[], Awaitable[View]]) -> View:
         cache = self._cache
@@ -156,6 +167,8 @@ class CachedReads:
                 view = View(view.body, view.etag, view.owner, view.next_cursor, key)
             if found.ticket is not None:
                 cache.put(key, found.ticket, view)
+                # It may be newer than one that was kept.
+                self._changed()
             return view
 
         try:

@@ -2,9 +2,10 @@
 
 Whoever reads one task or list again and again over one connection sends the same bytes each time, and most of the work
 on them comes to the same: parsing, routing, who calls, what is in the cache, compressing, the head of the answer. What
-may have changed meanwhile is looked at each time: whether the caller's token is still believed, and whether the cache
-still has the very view that is shown. All else that an answer depends on is in the request's bytes. Only where that is
-so are answers kept: reads of views, without a limit of calls, while no line is logged for each request.
+may have changed meanwhile is looked at (see `service/again.py`): whether the caller's token is still believed, and
+whether the cache still has the very view that is shown. All else that an answer depends on is in the request's bytes.
+Only where that is so are answers kept: reads of views, without a limit of calls, while no line is logged for each
+request.
 
 What differs from one answer to the next is made anew: `Date` and `X-Request-Id`; and each is counted and timed as any
 other.
@@ -23,7 +24,7 @@ from taskd.domain.model import User
 from taskd.http1.encode import http_date, response_head
 from taskd.metrics.catalog import Catalog
 from taskd.metrics.registry import Counter, Histogram
-from taskd.service.again import KEPT, GivenAnswers
+from taskd.service.again import KEPT, GivenAnswers, Standing
 from taskd.service.ports import View
 from taskd.web.answers import PIECE
 from taskd.web.message import Request, Response
@@ -50,7 +51,7 @@ class HotAnswers:
     """Finds and keeps them.
 
     Args:
-        still: says whether a view is what a read would give now, and counts that read.
+        views: says whether a view is what a read would give now.
         believes: says whether a user would be let in now without a look.
         catalog: where requests are counted.
         clock: monotonic seconds.
@@ -58,33 +59,35 @@ class HotAnswers:
 
     def __init__(
         self,
-        still: Callable[[View], bool],
+        views: Standing,
         believes: Callable[[User], bool],
         catalog: Catalog,
         clock: Clock = monotonic,
     ) -> None:
-        self._given: GivenAnswers[bytes, Hot] = GivenAnswers(still, believes, logger, clock)
+        self._given: GivenAnswers[bytes, Hot] = GivenAnswers(views, believes, logger, clock)
         self._catalog = catalog
         self._clock = clock
         self._seen: dict[bytes, None] = {}
         """Requests that were made once: only who asks again is likely to ask once more."""
-        self._second = -1
-        self._start = b""
-        """Up to the answer's id, in that second of the clock."""
+        self._start = ""
+        """Up to the answer's id."""
+        self._start_until = 0.0
+        """When its date is over."""
 
-    def find(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Return the answer to a request whose bytes these are, in two pieces, if it is known and may be given."""
-        begun = self._clock()
-        hot = self._given.find(data)
+    def find(self, data: bytes, now: float) -> tuple[bytes, bytes] | None:
+        """Return the answer to a request whose bytes these are, in two pieces, if it is known and may be given.
+
+        Args:
+            now: by the clock, when they came.
+        """
+        hot = self._given.find(data, now)
         if hot is None:
             return None
         hot.requests.inc()
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._start = f"HTTP/1.1 200 OK\r\nDate: {http_date(second)}\r\nX-Request-Id: ".encode("ascii")
-        answer = b"%b%b\r\n" % (self._start, log.new_request_id().encode("ascii")), hot.rest
-        hot.seconds.observe(self._clock() - begun)
+        if now >= self._start_until:
+            self._date(now)
+        answer = f"{self._start}{log.new_request_id()}\r\n".encode("ascii"), hot.rest
+        hot.seconds.observe(self._clock() - now)
         return answer
 
     def keep(self, request: Request, answer: Response) -> None:
@@ -110,3 +113,10 @@ class HotAnswers:
         series = self._catalog.http_requests.labels("GET", request.route, "200")
         timed = self._catalog.http_seconds.labels("GET", request.route)
         self._given.keep(head.raw, Hot(view, request.user, rest, series, timed), len(head.raw) + len(rest))
+
+    def _date(self, now: float) -> None:
+        """Make the beginning of answers, for the rest of this second."""
+        date = time.time()
+        second = int(date)
+        self._start = f"HTTP/1.1 200 OK\r\nDate: {http_date(second)}\r\nX-Request-Id: "
+        self._start_until = now + second + 1 - date

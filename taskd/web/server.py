@@ -225,10 +225,13 @@ class HttpServer:
 
     def again(self, connection: Guest, data: bytes) -> tuple[bytes, bytes] | None:
         """Return the answer to a request with these very bytes, if it is known; the connection is idle anew then."""
-        answer = None if self._hot is None or self.draining else self._hot.find(data)
+        if self._hot is None or self.draining:
+            return None
+        now = self.clock()
+        answer = self._hot.find(data, now)
         if answer is not None:
             self.idle[connection] = self.idle.pop(connection, None)
-            connection.deadline = self.clock() + self.times.idle
+            connection.deadline = now + self.times.idle
         return answer
 
     def keep(self, request: Request, answer: Response) -> None:
