@@ -72,16 +72,33 @@ class Flights(Generic[V]):
         Raises:
             Exception: what the load raised.
         """
-        flight = self._scopes.get(scope, {}).get(key)
+        flights = self._scopes.get(scope)
+        if flights is None:
+            flights = self._scopes[scope] = {}
+        flight = flights.get(key)
         if flight is None:
-            flight = self._scopes.setdefault(scope, {})[key] = _Flight()
-            return await self._lead(flight, scope, key, load), False
-        answer = await self._wait(flight, scope, key)
-        if isinstance(answer, _Loaded):
-            return answer.value, True
-        if isinstance(answer, _Failed):
-            raise answer.error
-        return await self._lead(flight, scope, key, load), False
+            flight = flights[key] = _Flight()
+        else:
+            answer = await self._wait(flight, scope, key)
+            if isinstance(answer, _Loaded):
+                return answer.value, True
+            if isinstance(answer, _Failed):
+                raise answer.error
+        # Who comes here leads.
+        try:
+            value = await load()
+        except Exception as error:
+            self._end(flight, scope, key)
+            flight.tell(_Failed(error))
+            raise
+        except BaseException:
+            # Cancelled, which is the leader's own business.
+            self._hand_over(flight, scope, key)
+            raise
+        self._end(flight, scope, key)
+        if flight.waiting:
+            flight.tell(_Loaded(value))
+        return value, False
 
     def land(self, scopes: Iterable[str]) -> None:
         """Let nobody else get on the flights of these scopes: who comes now starts a new one."""
@@ -104,21 +121,6 @@ class Flights(Generic[V]):
             raise
         finally:
             del flight.waiting[turn]
-
-    async def _lead(self, flight: _Flight[V], scope: str, key: Hashable, load: Callable[[], Awaitable[V]]) -> V:
-        try:
-            value = await load()
-        except Exception as error:
-            self._end(flight, scope, key)
-            flight.tell(_Failed(error))
-            raise
-        except BaseException:
-            # Cancelled, which is the leader's own business.
-            self._hand_over(flight, scope, key)
-            raise
-        self._end(flight, scope, key)
-        flight.tell(_Loaded(value))
-        return value
 
     def _hand_over(self, flight: _Flight[V], scope: str, key: Hashable) -> None:
         if not flight.hand_over():

@@ -116,8 +116,9 @@ class TTLCache(Generic[K, V]):
         self._size += size
         heapq.heappush(self._deadlines, (deadline, number, key))
         if len(self._entries) > self._most or self._size > self._size_most:
-            # What is due makes room before what is not.
-            self.expire()
+            # What is due makes room before what is not; nothing is, while the first deadline of all is to come.
+            if self._deadlines[0][0] <= now:
+                self.expire()
             self._shrink()
         self._tidy()
         return True

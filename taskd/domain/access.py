@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 
 from taskd.domain.model import Role, User
@@ -12,27 +11,21 @@ from taskd.errors import Forbidden
 class Access(Enum):
     """Who may make a call. Which tasks a caller then sees is another question: `User.sees_all`."""
 
-    OPEN = "whoever asks"
-    KNOWN = "whoever has a token"
-    TASKS = "users and admins"
-    WORK = "workers and admins"
-    METRICS = "whoever watches the server, and admins"
-    ADMIN = "admins"
+    OPEN = "whoever asks", *Role
+    KNOWN = "whoever has a token", *Role
+    TASKS = "users and admins", Role.USER, Role.ADMIN
+    WORK = "workers and admins", Role.WORKER, Role.ADMIN
+    METRICS = "whoever watches the server, and admins", Role.METRICS, Role.ADMIN
+    ADMIN = "admins", Role.ADMIN
 
-
-_ROLES: Mapping[Access, frozenset[Role]] = {
-    Access.OPEN: frozenset(Role),
-    Access.KNOWN: frozenset(Role),
-    Access.TASKS: frozenset({Role.USER, Role.ADMIN}),
-    Access.WORK: frozenset({Role.WORKER, Role.ADMIN}),
-    Access.METRICS: frozenset({Role.METRICS, Role.ADMIN}),
-    Access.ADMIN: frozenset({Role.ADMIN}),
-}
+    def __init__(self, whom: str, *roles: Role) -> None:
+        self.whom = whom
+        self.roles = frozenset(roles)
 
 
 def may(user: User, access: Access) -> bool:
     """Return whether a user may make a call."""
-    return user.trusted or user.role in _ROLES[access]
+    return user.trusted or user.role in access.roles
 
 
 def require(user: User, access: Access) -> None:
@@ -42,4 +35,4 @@ def require(user: User, access: Access) -> None:
         Forbidden: its message names the role, and whom the call is for.
     """
     if not may(user, access):
-        raise Forbidden(f"this call is for {access.value}; the token's role is {user.role}")
+        raise Forbidden(f"this call is for {access.whom}; the token's role is {user.role}")

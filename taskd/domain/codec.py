@@ -91,7 +91,7 @@ def task_text(task: Task) -> str:
     return (
         f'{{"id":"{task.id}","owner":{encode_basestring(task.owner)},"kind":{encode_basestring(task.kind)}'
         f',"title":{encode_basestring(task.title)},"description":{encode_basestring(task.description)}'
-        f',"payload":{task.payload_json},"status":"{task.status.value}","priority":{task.priority}'
+        f',"payload":{task.payload_json},"status":"{task.status}","priority":{task.priority}'
         f',"run_at":"{run_at}","attempt":{task.attempt},"max_attempts":{task.max_attempts}'
         f',"timeout_seconds":{_number(task.timeout_seconds)}'
         f',"progress":{"null" if task.progress is None else _number(task.progress)}'

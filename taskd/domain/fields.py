@@ -198,7 +198,8 @@ class Id:
     def check(self, value: Any) -> UUID | Bad:
         if not isinstance(value, str) or not _UUID.fullmatch(value):
             return Bad("must be a UUID")
-        return UUID(value)
+        # Without the looks for other forms that `UUID(value)` takes.
+        return UUID(int=int(value.replace("-", ""), 16))
 
     read = check
 

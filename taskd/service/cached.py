@@ -71,22 +71,14 @@ class CachedReads:
 
     async def task(self, user: User, task_id: UUID) -> View:
         """Return one task; see `ports.Reads`."""
-
-        async def load() -> View:
-            return task_view(await self._tasks.get(user, task_id))
-
-        view = await self._read(user, Key(TASK, str(task_id)), load)
+        view = await self._read(user, Key(TASK, str(task_id)), lambda: self._tasks.get(user, task_id), task_view)
         if not user.sees_all and view.owner != user.name:
             raise not_found(task_id)
         return view
 
     async def page(self, user: User, query: ListQuery) -> View:
         """Return one page of tasks; see `ports.Reads`."""
-
-        async def load() -> View:
-            return page_view(await self._tasks.list(user, query))
-
-        return await self._read(user, page_key(query), load)
+        return await self._read(user, page_key(query), lambda: self._tasks.list(user, query), page_view)
 
     def still(self, view: View) -> Counter | None:
         """Return what counts hits, if a read would give this very view now, out of this process's memory."""
@@ -148,10 +140,12 @@ class CachedReads:
         for doubt in self._doubts:
             doubt()
 
-    async def _read(self, user: User, key: Key, load: Callable[[], Awaitable[View]]) -> View:
+    async def _read(
+        self, user: User, key: Key, load: Callable[[], Awaitable[T]], view_of: Callable[[T, Key | None], View]
+    ) -> View:
         cache = self._cache
         if cache is None:
-            return await load()
+            return view_of(await load(), None)
         found = await cache.get(key) if self._memory is None else self._memory.look(key)
         if found.value is not None:
             self._count[key.cache, "hit"].inc()
@@ -162,9 +156,7 @@ class CachedReads:
         async def fill() -> View:
             nonlocal result
             result = "miss"
-            view = await load()
-            if self._memory is not None:
-                view = View(view.body, view.etag, view.owner, view.next_cursor, key)
+            view = view_of(await load(), None if self._memory is None else key)
             if found.ticket is not None:
                 cache.put(key, found.ticket, view)
                 # It may be newer than one that was kept.

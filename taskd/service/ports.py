@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -64,8 +63,7 @@ class Tasks(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """A task, or a page of a list, as it is answered: encoded once, with the tag that names this state of it."""
 
     body: bytes
@@ -76,7 +74,7 @@ class View:
     """Whose task it is; empty for a page."""
     next_cursor: str | None = None
     """Of a page: where the next one begins, None at the end."""
-    key: object = field(default=None, compare=False)
+    key: object = None
     """What the cache of this process has it under; None: it has not."""
 
 

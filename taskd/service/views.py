@@ -56,15 +56,15 @@ def page_key(query: ListQuery) -> Key:
     return Key(LIST, scope, hashlib.blake2b(what.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
 
 
-def task_view(task: Task) -> View:
-    """Return a task as it is answered."""
-    return View(encode_task(task), str(task.version), task.owner)
+def task_view(task: Task, key: Key | None = None) -> View:
+    """Return a task as it is answered; `key` is what this process's cache will have it under."""
+    return View(encode_task(task), str(task.version), task.owner, None, key)
 
 
-def page_view(page: Page) -> View:
-    """Return a page as it is answered."""
+def page_view(page: Page, key: Key | None = None) -> View:
+    """Return a page as it is answered; `key` is what this process's cache will have it under."""
     body = encode_page(page.tasks, page.next_cursor)
-    return View(body, hashlib.blake2b(body, digest_size=12).hexdigest(), next_cursor=page.next_cursor)
+    return View(body, hashlib.blake2b(body, digest_size=12).hexdigest(), "", page.next_cursor, key)
 
 
 def view_size(view: View) -> int:

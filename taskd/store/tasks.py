@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import starmap
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from taskd.domain.codec import decode_task, encode_tasks
@@ -20,16 +20,17 @@ from taskd.domain.cursor import decode_list_cursor, encode_list_cursor
 from taskd.domain.event import Event, EventType
 from taskd.domain.forms import TaskPatch
 from taskd.domain.history import PAGE_BYTES, HistoryPage, HistoryQuery, cursor_behind
-from taskd.domain.model import ListQuery, NewTask, Page, Status, Task
+from taskd.domain.model import ListQuery, NewTask, Page, Task
 from taskd.errors import KeyReused, NotFound
 from taskd.metrics.catalog import Catalog
 from taskd.store.changes import cancelled, check_deletable, check_version, patched, rerun
 from taskd.store.pool import Database, Row, Runner, Session
-from taskd.store.rows import TASK_COLUMNS, event_of, task_of
+from taskd.store.rows import STATUSES, TASK_COLUMNS, event_of, task_of
 from taskd.store.statements import compose, load
 
 _SQL = load("tasks")
 
+T = TypeVar("T")
 
 HISTORY_STEP = 10
 """Events of a history that are read at once: each may be more than a megabyte."""
@@ -194,21 +195,32 @@ def _not_found(task_id: UUID) -> NotFound:
 
 
 async def _insert(runner: Runner, drafts: Sequence[tuple[str, NewTask]]) -> list[Task]:
+    shared = (
+        _column([owner for owner, _ in drafts]),
+        _column([draft.kind for _, draft in drafts]),
+        _column([draft.priority for _, draft in drafts]),
+        _column([draft.run_at for _, draft in drafts]),
+        _column([draft.max_attempts for _, draft in drafts]),
+        _column([draft.timeout_seconds for _, draft in drafts]),
+    )
     rows = await runner.fetch(
         _SQL["insert"],
-        [owner for owner, _ in drafts],
-        [draft.kind for _, draft in drafts],
         [draft.title for _, draft in drafts],
         [draft.description for _, draft in drafts],
         [draft.payload_json for _, draft in drafts],
-        [draft.priority for _, draft in drafts],
-        [draft.run_at for _, draft in drafts],
-        [draft.max_attempts for _, draft in drafts],
-        [draft.timeout_seconds for _, draft in drafts],
+        *[each for each, _ in shared],
+        *[same for _, same in shared],
     )
     # Ids grow along the batch, whatever order the rows come back in.
     ordered = sorted(rows, key=lambda row: row["task_id"].int)
     return list(starmap(_created, zip(ordered, drafts, strict=True)))
+
+
+def _column(values: list[T]) -> tuple[Sequence[T], T | None]:
+    """Return values each and none for all, or, where they are the same, none each and that one for all."""
+    if values and values.count(values[0]) == len(values):
+        return (), values[0]
+    return values, None
 
 
 def _created(row: Row, given: tuple[str, NewTask]) -> Task:
@@ -217,7 +229,7 @@ def _created(row: Row, given: tuple[str, NewTask]) -> Task:
     task_id, status, run_at, now = row
     return Task.of(
         (
-            task_id, owner, draft.kind, draft.title, draft.description, draft.payload_json, Status(status),
+            task_id, owner, draft.kind, draft.title, draft.description, draft.payload_json, STATUSES[status],
             draft.priority, run_at, 0, draft.max_attempts, float(draft.timeout_seconds),
             # No progress, result or error; its first version.
             None, None, None, None, 1, now, now, None, None, None,

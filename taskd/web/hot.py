@@ -32,7 +32,7 @@ from taskd.web.message import Request, Response
 logger = logging.getLogger("taskd.http")
 
 _ANEW = frozenset(("X-Request-Id",))
-_OWN = (b"x-request-id", b"traceparent")
+_OWN = frozenset((b"x-request-id", b"traceparent"))
 """Fields that make a request one of a kind."""
 
 
@@ -95,7 +95,7 @@ class HotAnswers:
         head, view = request.head, answer.view
         if view is None or view.key is None or answer.status != 200 or head.method != "GET" or head.version != (1, 1):
             return
-        if request.allowance is not None or len(answer.body) > PIECE or any(name in _OWN for name, _ in head.headers):
+        if request.allowance is not None or len(answer.body) > PIECE or not _OWN.isdisjoint(head.values):
             return
         if head.content_length or head.chunked:
             # Behind these bytes comes a body, which would be taken for the next request.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import RFC_4122, UUID, uuid4
 
 import pytest
@@ -39,6 +40,32 @@ async def test_what_insert_returns_is_what_is_stored(tasks: TaskStore) -> None:
     assert (made[0].status, made[1].status) == (Status.SCHEDULED, Status.NEW)
     assert made[0].payload_json == full.payload_json
     assert made[1].run_at == made[1].created_at == made[0].created_at
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {},
+        {"kind": "other"},
+        {"priority": 3},
+        {"run_at": LATER},
+        {"max_attempts": 9},
+        {"timeout_seconds": 0.25},
+    ],
+    ids=str,
+)
+async def test_what_is_the_same_for_all_of_a_batch_is_so_for_each(tasks: TaskStore, differs: dict[str, Any]) -> None:
+    for drafts in ([NewTask("a"), NewTask("b", **differs)], [NewTask("a", **differs)] * 2):
+        for owners in (("ann", "ann"), ("ann", "bob")):
+            made = await tasks.insert(list(zip(owners, drafts, strict=True)))
+            found = {task.id: task for task in await tasks.get_many([task.id for task in made])}
+            assert [found[task.id] for task in made] == made
+            wanted = [
+                draft._replace(run_at=draft.run_at or task.created_at) for draft, task in zip(drafts, made, strict=True)
+            ]
+            assert [NewTask(*(getattr(task, name) for name in NewTask._fields)) for task in made] == wanted
+            assert tuple(task.owner for task in made) == owners
+    assert await tasks.insert([]) == []
 
 
 async def test_a_past_run_at_is_kept_and_the_task_is_ready(make: Maker) -> None:

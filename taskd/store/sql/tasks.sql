@@ -1,13 +1,17 @@
 -- name: insert
 -- Any number of new tasks, of any owners, in one statement: content and state together. One instant for all, so that
--- (created_at, id) keeps the order in which they were given.
+-- (created_at, id) keeps the order in which they were given. What is the same for all comes once ($10 to $15), and its
+-- array is empty, which `unnest` fills up with NULL: an element of an array costs asyncpg several times what a value does.
 WITH instant AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), given AS MATERIALIZED (
-    SELECT new_task_id(i.now, g.n::integer) AS id, i.now, g.*
+    SELECT new_task_id(i.now, g.n::integer) AS id, i.now, g.n, g.title, g.description, g.payload,
+           coalesce(g.owner, $10) AS owner, coalesce(g.kind, $11) AS kind, coalesce(g.priority, $12) AS priority,
+           coalesce(g.run_at, $13) AS run_at, coalesce(g.max_attempts, $14) AS max_attempts,
+           coalesce(g.timeout_seconds, $15) AS timeout_seconds
     FROM instant i, unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[],
                            $7::timestamptz[], $8::integer[], $9::float8[])
-        WITH ORDINALITY AS g (owner, kind, title, description, payload, priority, run_at, max_attempts,
+        WITH ORDINALITY AS g (title, description, payload, owner, kind, priority, run_at, max_attempts,
                               timeout_seconds, n)
 ), content AS (
     INSERT INTO tasks (id, owner, kind, title, description, payload, created_at)
