@@ -16,6 +16,7 @@ import asyncpg
 from taskd.clock import Clock, monotonic
 from taskd.errors import ConfigError, Unavailable
 from taskd.metrics.catalog import Catalog
+from taskd.store.connections import Connection, Connections, is_lost
 from taskd.store.faults import translated
 from taskd.store.statements import Statement
 from taskd.store.timing import Timing
@@ -51,7 +52,7 @@ class Runner(Protocol):
 class Session:
     """One connection inside a transaction. Methods as in `Runner`."""
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], timing: Timing) -> None:
+    def __init__(self, connection: Connection, timing: Timing) -> None:
         self._connection = connection
         self._timing = timing
 
@@ -103,7 +104,8 @@ class Database:
         self._direct = direct
         self._timeout = timeout
         self._timing = Timing(catalog or Catalog(), clock)
-        self._pool: asyncpg.Pool[Row] | None = None
+        self._clock = clock
+        self._open: Connections | None = None
 
     @property
     def url(self) -> str:
@@ -113,7 +115,7 @@ class Database:
     @property
     def connections(self) -> tuple[int, int]:
         """How many connections are open, and how many of them are idle."""
-        return (0, 0) if self._pool is None else (self._pool.get_size(), self._pool.get_idle_size())
+        return (0, 0) if self._open is None else (self._open.size, self._open.idle)
 
     async def open(self) -> None:
         """Make the first connection. Does nothing when open already.
@@ -122,11 +124,11 @@ class Database:
             Unavailable: the database does not answer; a later call may go well.
             ConfigError: the URL is none, or the server refuses its account or database.
         """
-        if self._pool is not None:
+        if self._open is not None:
             return
         try:
             with translated():
-                self._pool = await self._connect()
+                self._open = Connections(await self._connect(), self._timeout, self._clock)
         except Unavailable as error:
             refusal = error.__cause__
             if isinstance(refusal, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
@@ -159,14 +161,14 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections, when those in use are done, or after 5 s. Safe twice, and before `open`."""
-        pool, self._pool = self._pool, None
-        if pool is None:
+        connections, self._open = self._open, None
+        if connections is None:
             return
         try:
             async with asyncio.timeout(5.0):
-                await pool.close()
+                await connections.close()
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            pool.terminate()
+            connections.terminate()
 
     async def fetch(self, statement: Statement | str, *args: Any) -> list[Row]:
         """Return all rows."""
@@ -206,39 +208,52 @@ class Database:
             with self._timing.of(_COMMIT):
                 await transaction.commit()
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
-        pool = self._pool
-        if pool is None or pool.is_closing():
+    def _connection(self) -> _Use:
+        connections = self._open
+        if connections is None or connections.is_closing:
             raise Unavailable("the database is closed here")
+        return _Use(connections)
+
+
+class _Use:
+    """One use of a connection, for `async with`; no generator, which would cost more than the rest of it."""
+
+    __slots__ = ("_connections", "_taken")
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def __aenter__(self) -> Connection:
         with translated():
-            async with pool.acquire(timeout=self._timeout) as connection:
-                with _guarded(connection):
-                    yield connection
+            self._taken = await self._connections.take()
+        return self._taken[0]
+
+    async def __aexit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            await self._connections.give_back(self._taken, well=True)
+            return
+        try:
+            with _guarded(self._taken[0]):
+                raise error
+        finally:
+            with translated():
+                await self._connections.give_back(self._taken, well=False)
 
 
 @contextmanager
-def _guarded(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> Iterator[None]:
+def _guarded(connection: Connection) -> Iterator[None]:
     """Tell a connection that was lost from wrong use of one: asyncpg has one class for both."""
     try:
         with translated():
             yield
     except asyncpg.InterfaceError:
-        if _is_lost(connection):
+        if is_lost(connection):
             raise Unavailable("the connection to the database was lost") from None
         raise
     except Unavailable as error:
         if isinstance(error.__cause__, asyncpg.InternalClientError):
             connection.terminate()
         raise
-
-
-def _is_lost(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> bool:
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        # The pool has taken it out already, under who holds it.
-        return True
 
 
 def _text(statement: Statement | str) -> str:
