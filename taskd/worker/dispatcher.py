@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
+from uuid import UUID
 
 from taskd.clock import Clock, monotonic
 from taskd.errors import Unavailable
@@ -21,7 +22,7 @@ from taskd.runtime.service import Periodic
 from taskd.runtime.supervisor import Supervisor
 from taskd.worker.job import Job
 from taskd.worker.lease import LeaseKeeper
-from taskd.worker.plan import POLL, claimable, pause_after_claim, pause_after_promote
+from taskd.worker.plan import POLL, RARELY, claimable, pause_after_promote
 from taskd.worker.ports import Queue
 
 logger = logging.getLogger("taskd.worker")
@@ -103,27 +104,38 @@ class Dispatcher:
         await self._service.stop()
 
     async def run_once(self) -> float:
-        """Claim for the free slots; return the seconds until the next look."""
+        """Claim for the free slots, until there are none or nothing is ready; return the seconds until the next look.
+
+        Each claim is on its way before those that the last one brought have their turn: the database claims while they
+        run.
+        """
         async with self._claiming:
-            kinds = self._kinds()
-            lease = self._keeper.lease
-            trusted = self._keeper.trusted
-            asked = claimable(self._pool.free, trusted=trusted, draining=self._draining, kinds=len(kinds))
-            if lease is None or not asked:
-                return POLL
-            self._more = False
-            try:
-                tasks = await self._queue.claim(lease, kinds, asked)
-            except (Unavailable, asyncio.CancelledError):
-                # Its answer is lost, but it may have claimed tasks that nobody here knows. They are taken back when
-                # the lease ends, so no more is claimed under it.
-                self._more = True
-                self._keeper.retire(lease)
-                raise
-            for task in tasks:
-                self._pool.offer(Job(task, lease))
-            self._more = self._more or len(tasks) >= asked
-            return pause_after_claim(asked, len(tasks))
+            while True:
+                kinds = self._kinds()
+                lease = self._keeper.lease
+                trusted = self._keeper.trusted
+                asked = claimable(self._pool.free, trusted=trusted, draining=self._draining, kinds=len(kinds))
+                if lease is None or not asked:
+                    return POLL
+                found = await self._claim(lease, kinds, asked)
+                if found < asked:
+                    return RARELY
+
+    async def _claim(self, lease: UUID, kinds: Sequence[str], asked: int) -> int:
+        """Claim up to so many, hand them over, and return how many there were."""
+        self._more = False
+        try:
+            tasks = await self._queue.claim(lease, kinds, asked)
+        except (Unavailable, asyncio.CancelledError):
+            # Its answer is lost, but it may have claimed tasks that nobody here knows. They are taken back when
+            # the lease ends, so no more is claimed under it.
+            self._more = True
+            self._keeper.retire(lease)
+            raise
+        for task in tasks:
+            self._pool.offer(Job(task, lease))
+        self._more = self._more or len(tasks) >= asked
+        return len(tasks)
 
 
 class Promoter:

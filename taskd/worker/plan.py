@@ -99,11 +99,6 @@ def claimable(free: int, *, trusted: bool, draining: bool, kinds: int) -> int:
     return min(free, MOST_CLAIMED) if trusted and not draining and kinds else 0
 
 
-def pause_after_claim(asked: int, got: int) -> float:
-    """Return the seconds until the next look: at once when there may be more than were asked for."""
-    return 0.0 if asked and got >= asked else RARELY
-
-
 def pause_after_promote(next_due: float | None) -> float:
     """Return the seconds until the next scheduled task may be due."""
     return POLL if next_due is None else min(POLL, next_due)

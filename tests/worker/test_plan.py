@@ -13,13 +13,11 @@ from taskd.domain.outcome import Ending
 from taskd.domain.retry import Retry, RetryPolicy
 from taskd.worker.plan import (
     POLL,
-    RARELY,
     Limits,
     Stop,
     claimable,
     judge,
     limits_of,
-    pause_after_claim,
     pause_after_promote,
 )
 from taskd.worker.registry import Handler
@@ -105,8 +103,6 @@ def test_only_a_trusted_lease_claims_and_not_while_draining() -> None:
 
 
 def test_pauses() -> None:
-    assert pause_after_claim(4, 4) == 0
-    assert pause_after_claim(4, 3) == pause_after_claim(0, 0) == RARELY
     assert pause_after_promote(None) == pause_after_promote(1e9) == POLL
     assert pause_after_promote(0.25) == 0.25
 

@@ -13,6 +13,7 @@ import pytest
 from taskd.domain.model import Status
 from taskd.domain.outcome import Ending
 from taskd.domain.retry import Retry, RetryPolicy
+from taskd.worker.plan import MOST_CLAIMED
 from tests.waiting import eventually
 from tests.worker.model import Rig, running
 
@@ -21,6 +22,28 @@ NOW = RetryPolicy(first=0.001, cap=0.001)
 
 def endings(rig: Rig) -> list[Ending]:
     return [outcome.ending for outcome, accepted in rig.store.outcomes if accepted]
+
+
+async def test_the_next_claim_is_under_way_before_the_tasks_of_the_last_one_have_their_turn() -> None:
+    rig = Rig(slots=2 * MOST_CLAIMED)
+    claim, seen = rig.store.claim, []
+
+    async def slow(*args: Any) -> Any:
+        claimed = await claim(*args)
+        # As long as a database takes: until somebody else had a turn.
+        await asyncio.sleep(0)
+        return claimed
+
+    async def work(task: Any, ctx: Any) -> None:
+        seen.append(len(rig.store.claims))
+
+    rig.store.claim = slow  # type: ignore[method-assign]
+    rig.registry.add("work", work)
+    for _ in range(MOST_CLAIMED + 1):
+        rig.store.add()
+    async with running(rig):
+        await eventually(lambda: len(seen) == MOST_CLAIMED + 1)
+    assert seen[0] >= 2
 
 
 async def test_a_task_is_processed() -> None:
