@@ -59,7 +59,7 @@ class Event:
     at: datetime
     was: Status | None = None
 
-    @cached_property
+    @property
     def size(self) -> int:
         """About how many bytes it takes: its texts, and so much for all else. Nothing is encoded for that.
 

@@ -67,6 +67,7 @@ class Ring:
         self.start = start
         """The key behind which the ring is complete."""
         self._events: deque[Event] = deque()
+        self._sizes: deque[int] = deque()
         self._limit = events
         self._size_limit = size
         self._size = 0
@@ -78,12 +79,13 @@ class Ring:
             self.start = events[-1].key if events else self.start
             return
         for event in events:
+            size = event.size
             self._events.append(event)
-            self._size += event.size
+            self._sizes.append(size)
+            self._size += size
         while self._events and (len(self._events) > self._limit or self._size > self._size_limit):
-            oldest = self._events.popleft()
-            self._size -= oldest.size
-            self.start = oldest.key
+            self._size -= self._sizes.popleft()
+            self.start = self._events.popleft().key
 
     def read(self, after: EventKey, limit: int) -> list[Event] | None:
         """Return up to `limit` events behind `after`, or None when the ring does not reach back so far."""

@@ -9,13 +9,13 @@ from uuid import UUID
 
 from taskd.clock import Clock, monotonic
 from taskd.domain.event import Event
-from taskd.domain.model import FINAL, Status, Task
+from taskd.domain.model import FINAL, STATUSES, Status, Task
 from taskd.domain.outcome import Ending, Outcome, Report
 from taskd.metrics.catalog import Catalog
 from taskd.runtime.batcher import Batcher
 from taskd.store.passed import Look, Passed
 from taskd.store.pool import Database, Row, nobody_asked
-from taskd.store.rows import STATUSES, task_of
+from taskd.store.rows import task_of
 from taskd.store.statements import load
 
 _SQL = load("claims")

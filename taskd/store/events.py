@@ -91,10 +91,9 @@ class EventLog:
         """Return up to `limit` events behind `after`; fewer mean that no more can be read yet."""
         if not self._content:
             return await self._read_bare(after, limit, summed=False)
-        rows = await self._database.fetch(_SQL["read"], str(after.xid), after.seq, limit)
-        events = tuple(event_of(row) for row in rows if row["xid"] is not None)
-        seen = rows[0]
-        return Batch(events, seen["pending"], seen["now"], seen["low"], seen["high"])
+        head, *rows = await self._database.fetch(_SQL["read"], str(after.xid), after.seq, limit)
+        events = tuple(map(event_of, rows))
+        return Batch(events, head["pending"], head["now"], head["low"], head["high"])
 
     async def read_summed(self, after: EventKey, limit: int) -> Batch:
         """As `read`, without content; those that wake and stop nobody come as their sums."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskd.domain.event import Event, EventKey, EventType
-from taskd.domain.model import Failure, Status, Task
+from taskd.domain.model import STATUSES, Task
 from taskd.store.pool import Row
 
 TASK_COLUMNS = 25
@@ -14,20 +14,18 @@ TASK_COLUMNS = 25
 EVENT_COLUMNS = 4
 """Columns that `event_rows` has before those of the task: xid, seq, type, at. Behind them it has `was`."""
 
-# By their words: to look one up is cheaper than to ask an Enum.
-STATUSES = {status.value: status for status in Status}
 _TYPES = {type_.value: type_ for type_ in EventType}
 
 
 def task_of(row: Row, start: int = 0) -> Task:
     """Return the task in a row, whose columns from `start` on are those of `task_rows`."""
-    return _task(tuple(row)[start : start + TASK_COLUMNS])
+    return Task.of(row[start : start + TASK_COLUMNS])
 
 
 def event_of(row: Row) -> Event:
     """Return the event in a row of `event_rows`."""
     values: tuple[Any, ...] = tuple(row)
-    task = _task(values[EVENT_COLUMNS : EVENT_COLUMNS + TASK_COLUMNS])
+    task = Task.of(values[EVENT_COLUMNS : EVENT_COLUMNS + TASK_COLUMNS])
     return _event(values, task, values[EVENT_COLUMNS + TASK_COLUMNS])
 
 
@@ -37,11 +35,10 @@ def bare_event_of(row: Row) -> Event:
     task_id, kind, status, priority, run_at, attempt, version, started_at = values[4:12]
     error_type, error_at, cancel_requested_at, was = values[12:16]
     at = values[3]
-    error = None if error_type is None else Failure(error_type, "", 0, error_at)
     task = Task.of(
         (
-            task_id, "", kind, "", "", "{}", STATUSES[status], priority, run_at, attempt, 0, 0.0,
-            None, None, None, error, version, at, at, started_at, None, cancel_requested_at,
+            task_id, "", kind, "", "", "{}", status, priority, run_at, attempt, 0, 0.0,
+            None, None, None, error_type, "", 0, error_at, version, at, at, started_at, None, cancel_requested_at,
         )
     )  # fmt: skip
     return _event(values, task, was)
@@ -54,9 +51,3 @@ def _event(values: tuple[Any, ...], task: Task, was: str | None) -> Event:
     known["task"] = task
     known["was"] = STATUSES[was] if was else None
     return event
-
-
-def _task(values: tuple[Any, ...]) -> Task:
-    error_type, error_message, error_attempt, error_at = values[15:19]
-    error = None if error_type is None else Failure(error_type, error_message, error_attempt, error_at)
-    return Task.of((*values[:6], STATUSES[values[6]], *values[7:15], error, *values[19:]))

@@ -25,7 +25,7 @@ from taskd.errors import KeyReused, NotFound
 from taskd.metrics.catalog import Catalog
 from taskd.store.changes import cancelled, check_deletable, check_version, patched, rerun
 from taskd.store.pool import Database, Row, Runner, Session
-from taskd.store.rows import STATUSES, TASK_COLUMNS, event_of, task_of
+from taskd.store.rows import TASK_COLUMNS, event_of, task_of
 from taskd.store.statements import compose, load
 
 _SQL = load("tasks")
@@ -229,10 +229,10 @@ def _created(row: Row, given: tuple[str, NewTask]) -> Task:
     task_id, status, run_at, now = row
     return Task.of(
         (
-            task_id, owner, draft.kind, draft.title, draft.description, draft.payload_json, STATUSES[status],
+            task_id, owner, draft.kind, draft.title, draft.description, draft.payload_json, status,
             draft.priority, run_at, 0, draft.max_attempts, float(draft.timeout_seconds),
             # No progress, result or error; its first version.
-            None, None, None, None, 1, now, now, None, None, None,
+            None, None, None, None, None, None, None, 1, now, now, None, None, None,
         )
     )  # fmt: skip
 

@@ -4,7 +4,7 @@
 -- What is behind a key, in the order that all readers share. Rows at or above the snapshot's xmin are left for later:
 -- a transaction that is still open may yet commit events before them. `pending` says that there are such rows, so
 -- that the reader looks again soon and not at its next poll. `now` is when it was read. Transactions below `low` have
--- ended, those from `high` on have not begun. One row with a null key when there is nothing to read.
+-- ended, those from `high` on have not begun. The first row has these, and no event.
 -- The planner takes conditions on xid for a third of the log each. So nothing here leaves it the choice to read all of a
 -- table: the last key is an end of the index, and LATERAL has each event look for its own task.
 WITH page AS MATERIALIZED (
@@ -13,24 +13,26 @@ WITH page AS MATERIALIZED (
     ORDER BY xid, seq
     LIMIT $3
 )
-SELECT e.xid, e.seq, e.type, e.at,
-       e.task_id AS id, e.owner, e.kind, coalesce(e.title, t.title) AS title,
-       coalesce(e.description, t.description) AS description, coalesce(e.payload, t.payload) AS payload,
-       e.status, e.priority, e.run_at, e.attempt, e.max_attempts, e.timeout_seconds, e.progress, e.progress_note,
-       e.result, e.error_type, e.error_message, e.error_attempt, e.error_at, e.version, e.created_at, e.updated_at,
-       e.started_at, e.finished_at, e.cancel_requested_at, e.was,
-       s.pending, s.now, s.xmin::text::bigint AS low, s.xmax::text::bigint AS high
+SELECT e.*, head.*
 FROM (
-    SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin, pg_snapshot_xmax(pg_current_snapshot()) AS xmax,
-           (SELECT xid FROM events ORDER BY xid DESC, seq DESC LIMIT 1)
+    SELECT (SELECT xid FROM events ORDER BY xid DESC, seq DESC LIMIT 1)
                >= pg_snapshot_xmin(pg_current_snapshot()) IS TRUE AS pending,
-           clock_timestamp() AS now
-) s
-LEFT JOIN page e ON true
-LEFT JOIN LATERAL (
-    SELECT title, description, payload FROM tasks WHERE id = e.task_id AND e.title IS NULL LIMIT 1
-) t ON true
-ORDER BY e.xid, e.seq;
+           clock_timestamp() AS now, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS low,
+           pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS high
+) head
+FULL JOIN (
+    SELECT p.xid, p.seq, p.type, p.at,
+           p.task_id AS id, p.owner, p.kind, coalesce(p.title, t.title) AS title,
+           coalesce(p.description, t.description) AS description, coalesce(p.payload, t.payload) AS payload,
+           p.status, p.priority, p.run_at, p.attempt, p.max_attempts, p.timeout_seconds, p.progress, p.progress_note,
+           p.result, p.error_type, p.error_message, p.error_attempt, p.error_at, p.version, p.created_at, p.updated_at,
+           p.started_at, p.finished_at, p.cancel_requested_at, p.was
+    FROM page p
+    LEFT JOIN LATERAL (
+        SELECT title, description, payload FROM tasks WHERE id = p.task_id AND p.title IS NULL LIMIT 1
+    ) t ON true
+) e ON false
+ORDER BY e.xid NULLS FIRST, e.seq;
 
 -- name: read_bare
 -- As `read`, for a process that shows no task to anybody and only counts and wakes: what that takes, and so without a
