@@ -3,17 +3,22 @@
 The pool bounds how many there are, makes them, closes those that nobody uses and renews those that were used much. But
 to take one out and to put it back costs about three times what a small statement does, in two tasks and their turns of
 the event loop. So one that was used and is well stays at hand for the next user, for as long as nobody waits for the
-pool to have one, and for `AT_HAND_FOR` at the most: then the pool sees it again.
+pool to have one, and for `AT_HAND_FOR`, or twice that if nobody uses it: then the pool has it again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import deque
 from typing import TypeAlias
 
 import asyncpg
 
 from taskd.clock import Clock
+from taskd.errors import Unavailable
+
+logger = logging.getLogger("taskd.store")
 
 AT_HAND_FOR = 60.0
 """Seconds after which a connection that was taken out of the pool goes back there."""
@@ -39,6 +44,8 @@ class Connections:
         # The last one used is the next one used, so that those that are not needed go back.
         self._at_hand: deque[Taken] = deque()
         self._wanted = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._putting_away: asyncio.Task[None] | None = None
 
     @property
     def size(self) -> int:
@@ -48,17 +55,13 @@ class Connections:
     @property
     def idle(self) -> int:
         """How many of them nobody uses."""
-        return self._pool.get_idle_size() + len(self._at_hand)
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether no more are given out."""
-        return self._pool.is_closing()
+        return self._pool.get_idle_size() + sum(not is_lost(connection) for connection, _ in self._at_hand)
 
     async def take(self) -> Taken:
         """Return one that nobody uses; to be given back.
 
         Raises:
+            Unavailable: no more are given out.
             TimeoutError: there is none, for as long as this waits.
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: none can be made.
         """
@@ -66,7 +69,9 @@ class Connections:
             taken = self._at_hand.pop()
             if not is_lost(taken[0]):
                 return taken
-            await self._pool.release(taken[0])
+            await self._put_back(taken)
+        if self._pool.is_closing():
+            raise Unavailable("the database is closed here")
         self._wanted += 1
         try:
             return await self._pool.acquire(timeout=self._timeout), self._clock()
@@ -74,29 +79,64 @@ class Connections:
             self._wanted -= 1
 
     async def give_back(self, taken: Taken, *, well: bool) -> None:
-        """Take one back.
+        """Take one back. Never fails: what its user did with it went as it went.
 
         Args:
             well: its last statement has ended, and no transaction is open.
         """
-        connection, since = taken
-        now = self._clock()
-        if not well or self._wanted or now - since > AT_HAND_FOR or self._pool.is_closing():
-            await self._pool.release(connection)
-        else:
-            self._at_hand.append(taken)
-        if self._at_hand and now - self._at_hand[0][1] > AT_HAND_FOR:
-            await self._pool.release(self._at_hand.popleft()[0])
+        if not well or self._wanted or self._is_old(taken) or self._pool.is_closing():
+            await self._put_back(taken)
+            return
+        self._at_hand.append(taken)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(AT_HAND_FOR, self._on_timer)
+
+    async def put_away(self) -> None:
+        """Give the pool those at hand that were taken out of it long ago."""
+        for taken in [taken for taken in self._at_hand if self._is_old(taken)]:
+            # Another may have come for it while the one before went back.
+            if taken in self._at_hand:
+                self._at_hand.remove(taken)
+                await self._put_back(taken)
 
     async def close(self) -> None:
-        """Give out no more, and close all once nobody uses any."""
-        while self._at_hand:
-            await self._pool.release(self._at_hand.pop()[0])
-        await self._pool.close()
+        """Give out no more, and close all once nobody uses any; all at once, if this is cancelled."""
+        self._stop_timer()
+        try:
+            if self._putting_away is not None:
+                await asyncio.wait({self._putting_away})
+            while self._at_hand:
+                await self._put_back(self._at_hand.pop())
+            await self._pool.close()
+        except BaseException:
+            self._pool.terminate()
+            raise
 
     def terminate(self) -> None:
         """Close all at once."""
+        self._stop_timer()
         self._pool.terminate()
+
+    def _is_old(self, taken: Taken) -> bool:
+        return self._clock() - taken[1] > AT_HAND_FOR
+
+    async def _put_back(self, taken: Taken) -> None:
+        """Give one back to the pool, which closes it if it is lost, or between two states, or was used much."""
+        try:
+            await self._pool.release(taken[0])
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            # It is closed then, and nobody's; the next one is made anew.
+            logger.debug("a connection could not be put back", exc_info=True)
+
+    def _on_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._putting_away = loop.create_task(self.put_away(), name="connections")
+        self._timer = loop.call_later(AT_HAND_FOR, self._on_timer) if self._at_hand else None
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def is_lost(connection: Connection) -> bool:

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import asyncpg
 
 from taskd.clock import Clock, monotonic
-from taskd.errors import ConfigError, Unavailable
+from taskd.errors import ConfigError, TaskdError, Unavailable
 from taskd.metrics.catalog import Catalog
 from taskd.store.connections import Connection, Connections, is_lost
-from taskd.store.faults import translated
+from taskd.store.faults import told, translated
 from taskd.store.statements import Statement
 from taskd.store.timing import Timing
 
@@ -55,6 +55,10 @@ class Session:
     def __init__(self, connection: Connection, timing: Timing) -> None:
         self._connection = connection
         self._timing = timing
+
+    def end(self) -> None:
+        """Forget the connection, which is another's from now on."""
+        del self._connection
 
     async def fetch(self, statement: Statement | str, *args: Any) -> list[Row]:
         with _guarded(self._connection), self._timing.of(statement):
@@ -200,17 +204,20 @@ class Database:
         async with self._connection() as connection:
             transaction = connection.transaction(isolation="read_committed")
             await transaction.start()
+            session = Session(connection, self._timing)
             try:
-                yield Session(connection, self._timing)
+                yield session
             except BaseException:
                 await transaction.rollback()
                 raise
+            finally:
+                session.end()
             with self._timing.of(_COMMIT):
                 await transaction.commit()
 
     def _connection(self) -> _Use:
         connections = self._open
-        if connections is None or connections.is_closing:
+        if connections is None:
             raise Unavailable("the database is closed here")
         return _Use(connections)
 
@@ -229,31 +236,37 @@ class _Use:
         return self._taken[0]
 
     async def __aexit__(self, _: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            await self._connections.give_back(self._taken, well=True)
-            return
+        known = None if error is None else _told(self._taken[0], error)
+        await self._connections.give_back(self._taken, well=error is None)
         try:
-            with _guarded(self._taken[0]):
-                raise error
+            if known is not None:
+                raise known from error
         finally:
-            with translated():
-                await self._connections.give_back(self._taken, well=False)
+            # Else the error would hold this frame, and this frame the error.
+            del error, known
 
 
 @contextmanager
 def _guarded(connection: Connection) -> Iterator[None]:
-    """Tell a connection that was lost from wrong use of one: asyncpg has one class for both."""
+    """Raise what happens inside as errors of taskd; see `_told`."""
     try:
-        with translated():
-            yield
-    except asyncpg.InterfaceError:
-        if is_lost(connection):
-            raise Unavailable("the connection to the database was lost") from None
-        raise
-    except Unavailable as error:
-        if isinstance(error.__cause__, asyncpg.InternalClientError):
-            connection.terminate()
-        raise
+        yield
+    except Exception as error:
+        known = _told(connection, error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _told(connection: Connection, error: BaseException) -> TaskdError | None:
+    """Return the error of taskd that one from a use of a connection is, None if it is none or is one already."""
+    if isinstance(error, asyncpg.InternalClientError):
+        connection.terminate()
+    known = told(error)
+    if known is None and isinstance(error, asyncpg.InterfaceError) and is_lost(connection):
+        # asyncpg has one class for a connection that was lost and for wrong use of one.
+        return Unavailable("the connection to the database was lost")
+    return known
 
 
 def _text(statement: Statement | str) -> str:

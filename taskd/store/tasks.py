@@ -217,7 +217,10 @@ async def _insert(runner: Runner, drafts: Sequence[tuple[str, NewTask]]) -> list
 
 
 def _column(values: list[T]) -> tuple[Sequence[T], T | None]:
-    """Return values each and none for all, or, where they are the same, none each and that one for all."""
+    """Return values each and none for all, or, where they are the same, none each and that one for all.
+
+    Those that are equal must be stored alike: moments are in UTC, as `NewTask` has them.
+    """
     if values and values.count(values[0]) == len(values):
         return (), values[0]
     return values, None

@@ -120,6 +120,9 @@ class Dispatcher:
                 found = await self._claim(lease, kinds, asked)
                 if found < asked:
                     return RARELY
+                if self._service.fault is not None:
+                    # Said to be over by who called.
+                    return 0.0
 
     async def _claim(self, lease: UUID, kinds: Sequence[str], asked: int) -> int:
         """Claim up to so many, hand them over, and return how many there were."""

@@ -46,6 +46,34 @@ async def test_the_next_claim_is_under_way_before_the_tasks_of_the_last_one_have
     assert seen[0] >= 2
 
 
+async def test_a_fault_is_over_with_the_first_claim_that_goes_well() -> None:
+    rig = Rig(slots=2)
+    claim, faults, number_of = rig.store.claim, [], {}
+
+    async def slow(*args: Any) -> Any:
+        faults.append(rig.worker.dispatcher.fault)
+        if len(faults) == 2:
+            rig.store.lose_claim_answers = 1
+        claimed = await claim(*args)
+        # Until what waited for this claim has ended: there is always a free slot, and more to be claimed.
+        await eventually(lambda: rig.worker.pool.free == 2)
+        number_of.update({task.id: len(faults) for task in claimed})
+        return claimed
+
+    async def work(task: Any, ctx: Any) -> None:
+        if task.payload["number"]:
+            await eventually(lambda: len(faults) > max(number_of[task.id], 2))
+
+    rig.store.claim = slow  # type: ignore[method-assign]
+    rig.registry.add("work", work)
+    for number in range(200):
+        rig.store.add(payload={"number": number})
+    async with running(rig):
+        await eventually(lambda: len(faults) > 20)
+    assert faults[2] is not None
+    assert faults[3:20] == [None] * 17
+
+
 async def test_a_task_is_processed() -> None:
     rig = Rig()
 
