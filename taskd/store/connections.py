@@ -17,6 +17,7 @@ import asyncpg
 
 from taskd.clock import Clock
 from taskd.errors import Unavailable
+from taskd.runtime.supervisor import Supervisor
 
 logger = logging.getLogger("taskd.store")
 
@@ -45,7 +46,7 @@ class Connections:
         self._at_hand: deque[Taken] = deque()
         self._wanted = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._putting_away: asyncio.Task[None] | None = None
+        self._supervisor = Supervisor()
 
     @property
     def size(self) -> int:
@@ -89,7 +90,7 @@ class Connections:
             return
         self._at_hand.append(taken)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(AT_HAND_FOR, self._on_timer)
+            self._timer = self._set_timer()
 
     async def put_away(self) -> None:
         """Give the pool those at hand that were taken out of it long ago."""
@@ -103,8 +104,7 @@ class Connections:
         """Give out no more, and close all once nobody uses any; all at once, if this is cancelled."""
         self._stop_timer()
         try:
-            if self._putting_away is not None:
-                await asyncio.wait({self._putting_away})
+            await self._supervisor.stop()
             while self._at_hand:
                 await self._put_back(self._at_hand.pop())
             await self._pool.close()
@@ -129,9 +129,11 @@ class Connections:
             logger.debug("a connection could not be put back", exc_info=True)
 
     def _on_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._putting_away = loop.create_task(self.put_away(), name="connections")
-        self._timer = loop.call_later(AT_HAND_FOR, self._on_timer) if self._at_hand else None
+        self._supervisor.spawn(self.put_away(), "connections")
+        self._timer = self._set_timer() if self._at_hand else None
+
+    def _set_timer(self) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(AT_HAND_FOR, self._on_timer)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
