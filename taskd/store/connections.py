@@ -129,8 +129,10 @@ class Connections:
             logger.debug("a connection could not be put back", exc_info=True)
 
     def _on_timer(self) -> None:
-        self._supervisor.spawn(self.put_away(), "connections")
-        self._timer = self._set_timer() if self._at_hand else None
+        self._timer = None
+        if self._at_hand:
+            self._supervisor.spawn(self.put_away(), "connections")
+            self._timer = self._set_timer()
 
     def _set_timer(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(AT_HAND_FOR, self._on_timer)

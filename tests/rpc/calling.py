@@ -20,9 +20,11 @@ from taskd.rpc.peers import Peers
 from taskd.rpc.sever import sever
 from taskd.runtime.supervisor import Supervisor
 from taskd.service.auth import Gate
+from taskd.service.cached import CachedReads
 from taskd.v1 import taskd_pb2 as pb
 from taskd.v1.taskd_pb2_grpc import TaskServiceStub
 from tests.gates import trusting
+from tests.service.slow_store import Store
 from tests.waiting import eventually
 
 WITHIN = 30.0
@@ -150,7 +152,8 @@ async def answering(service: Service, *, gate: Gate | None = None, **options: An
     supervisor = Supervisor()
     peers = Peers(lambda doomed: sever(doomed, port), supervisor)
     gate = gate or trusting()
-    hot = HotAnswers(lambda view: False, gate.believes)
+    # Nothing is kept, so nothing is given again.
+    hot = HotAnswers(CachedReads(Store(), None), gate.believes)
     calls = Calls(gate, catalog, peers, hot, **options)
     descriptor = pb.DESCRIPTOR.services_by_name["TaskService"]
     services = {descriptor.full_name: calls.handlers(descriptor, service)}
