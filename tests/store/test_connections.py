@@ -208,6 +208,38 @@ async def test_a_statement_that_ends_badly_leaves_nothing_for_the_garbage_collec
         gc.enable()
 
 
+async def test_one_that_was_lost_meanwhile_is_replaced(found: Clocked, database_url: str) -> None:
+    other = Database(database_url)
+    await other.open()
+    before = await found.use(3)
+    ended = await other.fetchval("SELECT count(pg_terminate_backend(pid, 5000)) FROM unnest($1::int[]) pid", [*before])
+    assert ended == 3
+    # Until the loop has seen it: before that a statement would meet the end of its connection, and say so.
+    await eventually(lambda: found.database.connections == (0, 0))
+    after = await found.use()
+    assert not after & before
+    assert found.database.connections == (1, 1)
+    await other.close()
+
+
+async def test_one_with_which_something_went_wrong_is_not_kept_at_hand(found: Clocked) -> None:
+    await found.use()
+    with pytest.raises(Invalid):
+        await found.database.execute("SELECT 1 / 0")
+    assert found.places == (1, 0)
+
+
+async def test_one_whose_user_was_cancelled_is_given_to_nobody_before_its_statement_has_ended(found: Clocked) -> None:
+    await found.use()
+    sleeping = asyncio.create_task(found.database.execute("SELECT pg_sleep(600)"))
+    await eventually(lambda: not found.database.connections[1])
+    sleeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeping
+    async with asyncio.timeout(30):
+        assert await found.database.fetchval("SELECT 7") == 7
+
+
 async def test_a_close_waits_for_who_uses_one_and_for_nobody_else(database_url: str) -> None:
     found, observer = Clocked(database_url, max_size=3), Database(database_url)
     await asyncio.gather(found.database.open(), observer.open())
