@@ -39,17 +39,10 @@ def _unregistered(status: int) -> str:
     return f"HTTP/1.1 {status} \r\n"
 
 
-_TOKENS: set[str] = set()
-"""Names that were found to be tokens: a server has few, and sends them again and again."""
-
-TOKENS_KEPT = 256
-
-
-def _check_name(name: str) -> None:
-    if _NAME.fullmatch(name) is None:
-        raise ValueError("field name is not a token")
-    if len(_TOKENS) < TOKENS_KEPT:
-        _TOKENS.add(name)
+@lru_cache(maxsize=256)
+def _is_token(name: str) -> bool:
+    """Tell whether it is a field's name. A server has few, and sends them again and again."""
+    return _NAME.fullmatch(name) is not None
 
 
 def response_head(status: int, headers: Iterable[tuple[str, str]], *, now: float) -> bytes:
@@ -70,8 +63,8 @@ def response_head(status: int, headers: Iterable[tuple[str, str]], *, now: float
     fields = [*headers]
     text = f"{_STATUS_LINES.get(status) or _unregistered(status)}Date: {http_date(now)}\r\n"
     for name, value in fields:
-        if name not in _TOKENS:
-            _check_name(name)
+        if not _is_token(name):
+            raise ValueError("field name is not a token")
         text += f"{name}: {value}\r\n"
     # One look at all of it is enough where there is nothing but ASCII, and no more line ends than were put there.
     if not text.isascii() or text.count("\n") != len(fields) + 2 or not text.replace("\r\n", "").isprintable():

@@ -66,7 +66,6 @@ class CachedReads:
             for name in (TASK, LIST)
             for result in ("hit", "miss", "coalesced")
         }
-        self._hits = {name: self._count[name, "hit"] for name in (TASK, LIST)}
         self._doubts: list[Callable[[], None]] = []
 
     async def task(self, user: User, task_id: UUID) -> View:
@@ -85,7 +84,7 @@ class CachedReads:
         key = view.key
         if self._memory is None or not isinstance(key, Key) or not self._memory.keeps(key, view):
             return None
-        return self._hits[key.cache]
+        return self._count[key.cache, "hit"]
 
     def on_change(self, doubt: Callable[[], None]) -> None:
         """Have `doubt` called whenever what is kept has changed."""

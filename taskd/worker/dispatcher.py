@@ -121,7 +121,7 @@ class Dispatcher:
                 if found < asked:
                     return RARELY
                 if self._service.fault is not None:
-                    # Said to be over by who called.
+                    # It is over with this claim, and whoever calls this says so once it returns.
                     return 0.0
 
     async def _claim(self, lease: UUID, kinds: Sequence[str], asked: int) -> int:

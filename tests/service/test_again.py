@@ -44,8 +44,6 @@ class Answers:
         return self.believed
 
     async def read(self, task_id: UUID = ONE) -> View:
-        # The first is the load's, and of no key.
-        await self.world.reads.task(ANN, task_id)
         return await self.world.reads.task(ANN, task_id)
 
     async def keep(self, asked: int, task_id: UUID = ONE) -> None:
